@@ -1,0 +1,106 @@
+//! What a notification says: one default text, and what single channels say instead.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use crate::{Channel, FieldErrors};
+
+/// Most bytes that a content may have as JSON.
+pub const MAX_BYTES: usize = 64 * 1024;
+
+/// Inline content, checked.
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize, serde::Deserialize)]
+pub struct Content {
+    /// For every channel that has nothing of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<Text>,
+    /// By the channel's name: the object that the channel sends.
+    #[serde(flatten)]
+    pub channels: BTreeMap<String, Map<String, Value>>,
+}
+
+/// A title and a body.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Text {
+    /// At most 256 characters.
+    #[serde(default)]
+    pub title: String,
+    /// At most 16,384 bytes.
+    pub body: String,
+}
+
+impl Content {
+    /// Checks `content` of a request; pointers in the errors start with `at`.
+    pub fn parse(raw: Map<String, Value>, at: &str) -> Result<Self, FieldErrors> {
+        let mut errors = FieldErrors::default();
+        let size = serde_json::to_vec(&raw).map_or(usize::MAX, |b| b.len());
+        if size > MAX_BYTES {
+            errors.add(at, format!("the content has {size} bytes as JSON; {MAX_BYTES} at most"));
+        }
+        if raw.is_empty() {
+            errors.add(at, "the content is empty; give it `default` with a `body`");
+        }
+        let mut content = Self::default();
+        for (key, value) in raw {
+            let pointer = format!("{at}/{}", escape(&key));
+            if key == "default" {
+                content.default = errors.take(&pointer, parse_text(value));
+            } else if let Err(detail) = Channel::parse(&key) {
+                errors.add(pointer, detail);
+            } else if let Value::Object(map) = value {
+                content.channels.insert(key, map);
+            } else {
+                errors.add(pointer, "a channel's content is an object");
+            }
+        }
+        errors.into_result().map(|()| content)
+    }
+
+    /// Whether the channel has something to say.
+    pub fn covers(&self, channel: Channel) -> bool {
+        self.default.is_some() || self.channels.contains_key(channel.as_str())
+    }
+}
+
+fn parse_text(value: Value) -> Result<Text, String> {
+    let text: Text = serde_json::from_value(value).map_err(|e| format!("{e}; it has `title` and `body`"))?;
+    if text.body.is_empty() || text.body.len() > 16 * 1024 {
+        return Err("`body` has 1 to 16,384 bytes".into());
+    }
+    if text.title.chars().count() > 256 || text.title.chars().any(char::is_control) {
+        return Err("`title` has at most 256 characters, none of them a control character".into());
+    }
+    Ok(text)
+}
+
+/// A key as a token of a JSON pointer (RFC 6901).
+pub fn escape(key: &str) -> String {
+    key.chars().take(64).collect::<String>().replace('~', "~0").replace('/', "~1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> Result<Content, FieldErrors> {
+        Content::parse(serde_json::from_str(json).expect("JSON"), "/content")
+    }
+
+    #[test]
+    fn content_is_checked_field_by_field() {
+        let good = parse(r#"{"default": {"title": "T", "body": "B"}, "webhook": {"x": 1}}"#).expect("valid");
+        assert!(good.covers(Channel::Webhook));
+        let json = serde_json::to_string(&good).expect("JSON");
+        assert_eq!(serde_json::from_str::<Content>(&json).expect("round trip"), good);
+
+        let bad = parse(r#"{"default": {"title": "T"}, "email": {}, "pige/on": {}, "webhook": 1}"#).expect_err("bad");
+        let pointers: Vec<_> = bad.0.iter().map(|e| e.pointer.as_str()).collect();
+        assert_eq!(pointers, ["/content/default", "/content/email", "/content/pige~1on", "/content/webhook"]);
+        assert!(bad.0[1].detail.contains("not yet"));
+        assert!(parse("{}").is_err());
+        let big = format!(r#"{{"webhook": {{"x": "{}"}}}}"#, "x".repeat(MAX_BYTES));
+        assert!(parse(&big).expect_err("big").0[0].detail.contains("at most"));
+    }
+}

@@ -1,0 +1,102 @@
+//! One notification for one recipient, on one channel, to one address.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::{
+    Address, CategoryKey, Channel, Content, DeliveryId, DeliveryStatus, History, Notification, NotificationId,
+    Priority, Reason, Recipient, State, TenantId,
+};
+
+/// The record on `deliveries.*`: what the gateway needs, and all that happened so far.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Delivery {
+    /// Derived from the four things that make it.
+    pub id: DeliveryId,
+    /// The request that it comes from.
+    pub notification: NotificationId,
+    /// The owner.
+    pub tenant: TenantId,
+    /// For whom.
+    pub recipient: Recipient,
+    /// On which channel.
+    pub channel: Channel,
+    /// To which address; `None` only for a delivery that ended before one was found.
+    pub address: Option<Address>,
+    /// What the user can opt out of.
+    pub category: Option<CategoryKey>,
+    /// 1 to 10.
+    pub priority: Priority,
+    /// What to say.
+    pub content: Content,
+    /// Not delivered from then on.
+    pub expires_at: Option<Timestamp>,
+    /// A later one with the same key may replace this one.
+    pub collapse_key: Option<String>,
+    /// The client's own.
+    pub metadata: BTreeMap<String, String>,
+    /// When the request was taken over.
+    pub accepted_at: Timestamp,
+    /// All that happened so far.
+    pub history: History,
+}
+
+impl Delivery {
+    /// Begins a delivery as decided at `now`: its history holds the acceptance and the decision.
+    pub fn begin(
+        n: &Notification,
+        channel: Channel,
+        address: Option<Address>,
+        now: Timestamp,
+        state: State,
+        reason: Option<Reason>,
+    ) -> Self {
+        let mut history = History::default();
+        history.reached(n.accepted_at, State::Accepted, None);
+        history.reached(now, state, reason);
+        Self {
+            id: DeliveryId::derive(n.id, &n.recipient, channel, address.as_ref()),
+            notification: n.id,
+            tenant: n.tenant.clone(),
+            recipient: n.recipient.clone(),
+            channel,
+            address,
+            category: n.category.clone(),
+            priority: n.priority,
+            content: n.content.clone(),
+            expires_at: n.expires_at,
+            collapse_key: n.collapse_key.clone(),
+            metadata: n.metadata.clone(),
+            accepted_at: n.accepted_at,
+            history,
+        }
+    }
+
+    /// Where it stands.
+    pub fn state(&self) -> State {
+        self.history.last().map_or(State::Accepted, |s| s.state)
+    }
+
+    /// What the world may know of it now: no content, no address.
+    pub fn status(&self) -> DeliveryStatus {
+        let last = self.history.last();
+        DeliveryStatus {
+            id: self.id,
+            notification: self.notification,
+            tenant: self.tenant.clone(),
+            user: self.recipient.user().cloned(),
+            recipient_key: self.recipient.key(),
+            channel: self.channel,
+            address: self.address.as_ref().map(|a| a.masked(self.channel)),
+            category: self.category.clone(),
+            priority: self.priority,
+            state: self.state(),
+            reason: last.and_then(|s| s.reason),
+            accepted_at: self.accepted_at,
+            updated_at: last.map_or(self.accepted_at, |s| s.at),
+            metadata: self.metadata.clone(),
+            history: self.history.clone(),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What happened to a delivery so far. The envelope carries it, so the last event holds the whole trace.
+
+use jiff::Timestamp;
+
+use crate::{Outcome, Reason, State};
+
+/// Steps in the order in which they happened.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct History(pub Vec<Step>);
+
+/// One step: a state that was reached or an attempt that was made.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Step {
+    /// When.
+    pub at: Timestamp,
+    /// The state from then on.
+    pub state: State,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// What the provider was asked and what it said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<Attempt>,
+}
+
+/// One request to a provider.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Attempt {
+    /// 1 for the first.
+    pub number: u32,
+    /// `sent`, `transient`, `address_gone`, `rejected`, `misconfigured` or `unknown`.
+    pub outcome: String,
+    /// The provider's answer in its own words, at most 200 characters; no address, no content.
+    pub answer: String,
+    /// From the first byte out to the verdict, in milliseconds.
+    pub took_ms: u64,
+}
+
+impl History {
+    /// Adds a step without an attempt.
+    pub fn reached(&mut self, at: Timestamp, state: State, reason: Option<Reason>) {
+        self.0.push(Step { at, state, reason, attempt: None });
+    }
+
+    /// Adds an attempt and the state after it.
+    pub fn attempted(&mut self, at: Timestamp, state: State, attempt: Attempt) {
+        self.0.push(Step { at, state, reason: None, attempt: Some(attempt) });
+    }
+
+    /// The number of attempts so far.
+    pub fn attempts(&self) -> u32 {
+        u32::try_from(self.0.iter().filter(|s| s.attempt.is_some()).count()).unwrap_or(u32::MAX)
+    }
+
+    /// Grows with every step: the external version of the index document.
+    pub fn version(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    /// The latest step.
+    pub fn last(&self) -> Option<&Step> {
+        self.0.last()
+    }
+}
+
+impl Attempt {
+    /// Describes an attempt; the answer is cut at 200 characters and stripped of control characters.
+    pub fn new(number: u32, outcome: &Outcome, answer: &str, took_ms: u64) -> Self {
+        let answer = answer.chars().filter(|c| !c.is_control()).take(200).collect();
+        Self { number, outcome: outcome.code().to_owned(), answer, took_ms }
+    }
+}

@@ -1,0 +1,155 @@
+//! Names and ids. Delivery ids are derived, so that a second run of anything is recognised.
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::{Address, Channel, Recipient};
+
+/// Declares a name: a string that can only be made by `parse`.
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $max:literal, $allowed:literal, $ok:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(std::sync::Arc<str>);
+
+        impl $name {
+            /// Checks length and characters; the error says what is allowed.
+            pub fn parse(text: &str) -> Result<Self, String> {
+                let ok: fn(char) -> bool = $ok;
+                if text.is_empty() || text.len() > $max || !text.chars().all(ok) {
+                    return Err(format!(concat!($what, " has 1 to {} characters out of {}"), $max, $allowed));
+                }
+                Ok(Self(text.into()))
+            }
+
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = String;
+            fn try_from(text: String) -> Result<Self, String> {
+                Self::parse(&text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> String {
+                name.0.as_ref().into()
+            }
+        }
+    };
+}
+
+name!(
+    /// Who owns everything: a customer or a department. Lower case, so that it can stand in a topic key or an index name.
+    TenantId, "a tenant", 63, "a-z 0-9 -", |c| matches!(c, 'a'..='z' | '0'..='9' | '-')
+);
+name!(
+    /// A person, by the name that the tenant's own systems use.
+    UserId, "a user id", 128, "A-Z a-z 0-9 . _ ~ @ : + -",
+    |c| matches!(c, 'A'..='Z' | 'a'..='z' | '0'..='9' | '.' | '_' | '~' | '@' | ':' | '+' | '-')
+);
+name!(
+    /// What a user can opt out of, for instance `marketing`.
+    CategoryKey, "a category", 63, "a-z 0-9 _ -", |c| matches!(c, 'a'..='z' | '0'..='9' | '_' | '-')
+);
+
+/// One accepted request. A `UUIDv7`, so it sorts by time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct NotificationId(pub Uuid);
+
+/// One notification for one recipient, on one channel, to one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct DeliveryId(pub Uuid);
+
+const DELIVERY_NAMESPACE: Uuid = Uuid::from_u128(0x6361_7269_6c6c_6f6e_8000_6465_6c69_7665);
+
+impl NotificationId {
+    /// A fresh id for a notification that is accepted now.
+    pub fn new(now: Timestamp) -> Self {
+        let ms = now.as_millisecond().max(0).unsigned_abs();
+        let seconds = ms / 1000;
+        let nanos = u32::try_from(ms % 1000).unwrap_or(0) * 1_000_000;
+        Self(Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanos)))
+    }
+}
+
+impl DeliveryId {
+    /// `UUIDv5` of notification, recipient, channel and address: the same decision always has the same id.
+    pub fn derive(
+        notification: NotificationId,
+        recipient: &Recipient,
+        channel: Channel,
+        address: Option<&Address>,
+    ) -> Self {
+        let address = address.map_or("", Address::expose);
+        let name = format!("{}\n{}\n{channel}\n{address}", notification.0, recipient.key());
+        Self(Uuid::new_v5(&DELIVERY_NAMESPACE, name.as_bytes()))
+    }
+}
+
+/// `Display` and `FromStr` of an id are those of its UUID.
+macro_rules! uuid_text {
+    ($name:ident) => {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+        impl std::str::FromStr for $name {
+            type Err = String;
+            fn from_str(text: &str) -> Result<Self, String> {
+                Uuid::parse_str(text).map(Self).map_err(|_| "an id is a UUID".to_owned())
+            }
+        }
+    };
+}
+uuid_text!(NotificationId);
+uuid_text!(DeliveryId);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_say_what_is_allowed() {
+        assert_eq!(UserId::parse("ana@example.com").map(String::from), Ok("ana@example.com".into()));
+        for bad in ["", "a b", "a/b", "a\r\nb", &"x".repeat(129)] {
+            let error = UserId::parse(bad).expect_err(bad);
+            assert!(error.contains("1 to 128 characters out of A-Z"), "{error}");
+        }
+        assert!(TenantId::parse("Acme").is_err());
+    }
+
+    #[test]
+    fn a_delivery_id_is_derived_from_all_four_parts() {
+        let n = NotificationId(Uuid::from_u128(7));
+        let ana = Recipient::User(UserId::parse("ana").expect("valid"));
+        let bob = Recipient::User(UserId::parse("bob").expect("valid"));
+        let to = Address::parse(Channel::Webhook, "https://example.com/a").expect("valid");
+        let id = DeliveryId::derive(n, &ana, Channel::Webhook, Some(&to));
+        assert_eq!(id, DeliveryId::derive(n, &ana, Channel::Webhook, Some(&to)));
+        assert_ne!(id, DeliveryId::derive(n, &bob, Channel::Webhook, Some(&to)));
+        assert_ne!(id, DeliveryId::derive(n, &ana, Channel::Webhook, None));
+        assert_ne!(id, DeliveryId::derive(NotificationId(Uuid::from_u128(8)), &ana, Channel::Webhook, Some(&to)));
+    }
+
+    #[test]
+    fn notification_ids_carry_their_time() {
+        let now: Timestamp = "2026-11-21T09:00:00.123Z".parse().expect("time");
+        let (s, n) = NotificationId::new(now).0.get_timestamp().expect("v7").to_unix();
+        assert_eq!((i64::try_from(s).expect("fits"), n), (now.as_second(), 123_000_000));
+    }
+}
