@@ -1,0 +1,83 @@
+//! Whether a loop is alive and well: read by `/livez`, `/readyz` and the metrics.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+/// A loop's signs of life. Cheap to clone; all clones are of the same loop.
+#[derive(Debug, Clone)]
+pub struct Vitals(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    name: String,
+    begun: Instant,
+    beat_ms: AtomicU64,
+    joined: AtomicBool,
+    assigned: AtomicUsize,
+    in_flight: AtomicUsize,
+    waiting: AtomicUsize,
+}
+
+impl Vitals {
+    /// For the loop of this name.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self(Arc::new(Inner {
+            name: name.into(),
+            begun: Instant::now(),
+            beat_ms: AtomicU64::new(0),
+            joined: AtomicBool::new(false),
+            assigned: AtomicUsize::new(0),
+            in_flight: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+        }))
+    }
+
+    /// The loop's name.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// How long ago the loop last went round. It does so several times a second, whatever happens; more than a minute
+    /// means that it hangs.
+    pub fn silent_for(&self) -> Duration {
+        let beat = Duration::from_millis(self.0.beat_ms.load(Relaxed));
+        self.0.begun.elapsed().saturating_sub(beat)
+    }
+
+    /// It has joined its group.
+    pub fn is_joined(&self) -> bool {
+        self.0.joined.load(Relaxed)
+    }
+
+    /// Partitions that are its own.
+    pub fn assigned(&self) -> usize {
+        self.0.assigned.load(Relaxed)
+    }
+
+    /// Records in the stage's hands.
+    pub fn in_flight(&self) -> usize {
+        self.0.in_flight.load(Relaxed)
+    }
+
+    /// Records that wait because something is down.
+    pub fn waiting(&self) -> usize {
+        self.0.waiting.load(Relaxed)
+    }
+
+    pub(super) fn beat(&self, assigned: usize, in_flight: usize, waiting: usize) {
+        let now = u64::try_from(self.0.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.beat_ms.store(now, Relaxed);
+        self.0.assigned.store(assigned, Relaxed);
+        self.0.in_flight.store(in_flight, Relaxed);
+        self.0.waiting.store(waiting, Relaxed);
+    }
+
+    pub(super) fn joined(&self, joined: bool) {
+        self.0.joined.store(joined, Relaxed);
+    }
+}

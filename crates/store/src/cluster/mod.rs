@@ -1,0 +1,1 @@
+//! Redis, Cassandra or ScyllaDB, Elasticsearch.

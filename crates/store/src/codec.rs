@@ -1,0 +1,340 @@
+//! How users and index documents are written down: JSON, the same in every store.
+
+use std::collections::BTreeMap;
+
+use domain::{
+    Address, CategoryKey, Channel, Contacts, DeliveryId, DeliveryStatus, History, NotificationId, NotificationStatus,
+    Preferences, Priority, Reason, Selector, State, Status, TenantId, Timestamp, User, UserId,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::Document;
+
+/// What a user is apart from their name and preferences. Addresses are exposed: this goes into a store, never into a log.
+#[derive(Serialize, Deserialize)]
+struct ProfileRow {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    locale: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time_zone: Option<String>,
+    #[serde(default)]
+    contacts: BTreeMap<String, Vec<String>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct UserRow {
+    tenant: TenantId,
+    id: UserId,
+    profile: ProfileRow,
+    preferences: Preferences,
+    #[serde(with = "micros")]
+    updated_at: Timestamp,
+}
+
+/// What a user is apart from their name and preferences.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Profile {
+    pub locale: Option<String>,
+    pub time_zone: Option<String>,
+    pub contacts: Contacts,
+}
+
+impl From<&User> for ProfileRow {
+    fn from(user: &User) -> Self {
+        let mut contacts = BTreeMap::<_, Vec<_>>::new();
+        for (channel, address) in user.contacts.iter() {
+            contacts.entry(channel.to_string()).or_default().push(address.expose().to_owned());
+        }
+        Self { locale: user.locale.clone(), time_zone: user.time_zone.clone(), contacts }
+    }
+}
+
+impl TryFrom<ProfileRow> for Profile {
+    type Error = String;
+    fn try_from(row: ProfileRow) -> Result<Self, String> {
+        let mut contacts = Contacts::default();
+        for (name, addresses) in row.contacts {
+            let channel = Channel::parse(&name)?;
+            for address in addresses {
+                contacts.add(channel, Address::parse(channel, &address)?);
+            }
+        }
+        Ok(Self { locale: row.locale, time_zone: row.time_zone, contacts })
+    }
+}
+
+/// A whole user as JSON.
+pub(crate) fn encode_user(user: &User) -> Vec<u8> {
+    let row = UserRow {
+        tenant: user.tenant.clone(),
+        id: user.id.clone(),
+        profile: user.into(),
+        preferences: user.preferences.clone(),
+        updated_at: user.updated_at,
+    };
+    json!(row).to_string().into_bytes()
+}
+
+/// The reverse of [`encode_user`].
+pub(crate) fn decode_user(json: &[u8]) -> Result<User, String> {
+    let row: UserRow = serde_json::from_slice(json).map_err(|e| place(&e))?;
+    let Profile { locale, time_zone, contacts } = row.profile.try_into()?;
+    let (tenant, id) = (row.tenant, row.id);
+    Ok(User { tenant, id, locale, time_zone, contacts, preferences: row.preferences, updated_at: row.updated_at })
+}
+
+/// Contacts, locale and time zone of a user as JSON, for stores that keep them apart from the preferences.
+pub(crate) fn encode_profile(user: &User) -> String {
+    json!(ProfileRow::from(user)).to_string()
+}
+
+/// The reverse of [`encode_profile`].
+pub(crate) fn decode_profile(json: &str) -> Result<Profile, String> {
+    serde_json::from_str::<ProfileRow>(json).map_err(|e| place(&e))?.try_into()
+}
+
+/// Preferences as JSON.
+pub(crate) fn encode_preferences(preferences: &Preferences) -> String {
+    json!(preferences).to_string()
+}
+
+/// The reverse of [`encode_preferences`].
+pub(crate) fn decode_preferences(json: &str) -> Result<Preferences, String> {
+    serde_json::from_str(json).map_err(|e| place(&e))
+}
+
+/// An index document, flat.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum Row {
+    Notification(NotificationRow),
+    Delivery(DeliveryRow),
+}
+
+#[derive(Serialize, Deserialize)]
+struct NotificationRow {
+    id: NotificationId,
+    notification: NotificationId,
+    tenant: TenantId,
+    recipients: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    category: Option<CategoryKey>,
+    priority: Priority,
+    channels: Vec<Selector>,
+    #[serde(with = "micros")]
+    accepted_at: Timestamp,
+    #[serde(with = "micros")]
+    updated_at: Timestamp,
+    #[serde(default, with = "optional_micros", skip_serializing_if = "Option::is_none")]
+    expires_at: Option<Timestamp>,
+    metadata: BTreeMap<String, String>,
+    version: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct DeliveryRow {
+    id: DeliveryId,
+    notification: NotificationId,
+    tenant: TenantId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<UserId>,
+    recipient: String,
+    channel: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    category: Option<CategoryKey>,
+    priority: Priority,
+    state: State,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Reason>,
+    #[serde(with = "micros")]
+    accepted_at: Timestamp,
+    #[serde(with = "micros")]
+    updated_at: Timestamp,
+    metadata: BTreeMap<String, String>,
+    version: u64,
+    history: History,
+}
+
+/// The version of a notification's document: it is written once and has no steps.
+pub(crate) const NOTIFICATION_VERSION: u64 = 1;
+
+/// An index document as flat JSON; times are RFC 3339 in UTC with microseconds, so that they sort as text.
+pub(crate) fn document_json(document: &Document) -> Value {
+    json!(match document {
+        Status::Notification(n) => Row::Notification(n.into()),
+        Status::Delivery(d) => Row::Delivery(d.into()),
+    })
+}
+
+/// The reverse of [`document_json`].
+pub(crate) fn document_from_json(json: Value) -> Result<Document, String> {
+    document_from_row(serde_json::from_value(json).map_err(|e| place(&e))?)
+}
+
+/// The reverse of [`document_json`], from text.
+pub(crate) fn document_from_text(json: &str) -> Result<Document, String> {
+    document_from_row(serde_json::from_str(json).map_err(|e| place(&e))?)
+}
+
+fn document_from_row(row: Row) -> Result<Document, String> {
+    Ok(match row {
+        Row::Notification(row) => Status::Notification(row.into()),
+        Row::Delivery(row) => Status::Delivery(row.try_into()?),
+    })
+}
+
+impl From<&NotificationStatus> for NotificationRow {
+    fn from(n: &NotificationStatus) -> Self {
+        Self {
+            id: n.id,
+            notification: n.id,
+            tenant: n.tenant.clone(),
+            recipients: n.recipients,
+            category: n.category.clone(),
+            priority: n.priority,
+            channels: n.channels.clone(),
+            accepted_at: n.accepted_at,
+            updated_at: n.accepted_at,
+            expires_at: n.expires_at,
+            metadata: n.metadata.clone(),
+            version: NOTIFICATION_VERSION,
+        }
+    }
+}
+
+impl From<NotificationRow> for NotificationStatus {
+    fn from(row: NotificationRow) -> Self {
+        Self {
+            id: row.id,
+            tenant: row.tenant,
+            recipients: row.recipients,
+            category: row.category,
+            priority: row.priority,
+            channels: row.channels,
+            accepted_at: row.accepted_at,
+            expires_at: row.expires_at,
+            metadata: row.metadata,
+        }
+    }
+}
+
+impl From<&DeliveryStatus> for DeliveryRow {
+    fn from(d: &DeliveryStatus) -> Self {
+        Self {
+            id: d.id,
+            notification: d.notification,
+            tenant: d.tenant.clone(),
+            user: d.user.clone(),
+            recipient: d.recipient_key.clone(),
+            channel: d.channel.to_string(),
+            address: d.address.clone(),
+            category: d.category.clone(),
+            priority: d.priority,
+            state: d.state,
+            reason: d.reason,
+            accepted_at: d.accepted_at,
+            updated_at: d.updated_at,
+            metadata: d.metadata.clone(),
+            version: d.version(),
+            history: d.history.clone(),
+        }
+    }
+}
+
+impl TryFrom<DeliveryRow> for DeliveryStatus {
+    type Error = String;
+    fn try_from(row: DeliveryRow) -> Result<Self, String> {
+        Ok(Self {
+            id: row.id,
+            notification: row.notification,
+            tenant: row.tenant,
+            user: row.user,
+            recipient_key: row.recipient,
+            channel: Channel::parse(&row.channel)?,
+            address: row.address,
+            category: row.category,
+            priority: row.priority,
+            state: row.state,
+            reason: row.reason,
+            accepted_at: row.accepted_at,
+            updated_at: row.updated_at,
+            metadata: row.metadata,
+            history: row.history,
+        })
+    }
+}
+
+/// Where the JSON is wrong. Serde's own words would quote what it found, which may be an address.
+fn place(e: &serde_json::Error) -> String {
+    format!("not the JSON that was expected, at line {} column {}", e.line(), e.column())
+}
+
+/// A time as RFC 3339 with six decimals.
+mod micros {
+    use domain::Timestamp;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&format_args!("{at:.6}"))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
+        Timestamp::deserialize(from)
+    }
+}
+
+/// The same for a time that may be missing.
+mod optional_micros {
+    use domain::Timestamp;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(at: &Option<Timestamp>, to: S) -> Result<S::Ok, S::Error> {
+        match at {
+            Some(at) => super::micros::serialize(at, to),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Timestamp>, D::Error> {
+        Option::deserialize(from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unreadable_profile_is_described_without_quoting_it() {
+        for json in
+            [r#"{"contacts": {"webhook": "https://secret.example/x"}}"#, r#"{"contacts": {"webhook": ["secret"]}}"#]
+        {
+            let error = decode_profile(json).expect_err("wrong");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn times_in_documents_sort_as_text() {
+        let text = |s: &str| json!({ "at": s }).to_string();
+        let at = |s: &str| {
+            let n = NotificationStatus {
+                id: NotificationId(uuid::Uuid::nil()),
+                tenant: TenantId::parse("t").expect("name"),
+                recipients: 1,
+                category: None,
+                priority: Priority::default(),
+                channels: vec![],
+                accepted_at: s.parse().expect("time"),
+                expires_at: None,
+                metadata: BTreeMap::new(),
+            };
+            json!({ "at": document_json(&Status::Notification(n))["accepted_at"] }).to_string()
+        };
+        assert_eq!(at("2026-11-21T09:00:00Z"), text("2026-11-21T09:00:00.000000Z"));
+        assert_eq!(at("2026-11-21T10:00:00.1+01:00"), text("2026-11-21T09:00:00.100000Z"));
+    }
+}

@@ -1,0 +1,86 @@
+//! The search index: notifications and deliveries, by id and by what people ask for.
+
+use async_trait::async_trait;
+use domain::{
+    Channel, DeliveryStatus, NotificationId, NotificationStatus, Reason, State, Status, TenantId, Timestamp, UserId,
+};
+
+use crate::StoreError;
+
+/// A document: the whole state of a notification or a delivery. It replaces an older one of the same id, never patches it.
+pub type Document = Status;
+
+/// Why one document was not indexed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IndexError {
+    /// Later it may be taken.
+    #[error("not taken now: {0}")]
+    Transient(String),
+    /// It will never be taken.
+    #[error("refused: {0}")]
+    Rejected(String),
+}
+
+/// A notification with the deliveries that are known so far, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotificationView {
+    /// The request.
+    pub notification: NotificationStatus,
+    /// At most 10,000.
+    pub deliveries: Vec<DeliveryStatus>,
+}
+
+/// What to search for; all that is given must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DeliveryQuery {
+    /// For this user.
+    pub user: Option<UserId>,
+    /// Of this notification.
+    pub notification: Option<NotificationId>,
+    /// On this channel.
+    pub channel: Option<Channel>,
+    /// In this state.
+    pub state: Option<State>,
+    /// For this reason.
+    pub reason: Option<Reason>,
+    /// Of this category.
+    pub category: Option<domain::CategoryKey>,
+    /// Accepted at or after.
+    pub since: Option<Timestamp>,
+    /// Accepted before.
+    pub until: Option<Timestamp>,
+}
+
+/// One page, newest first (by acceptance, then id).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The deliveries.
+    pub items: Vec<DeliveryStatus>,
+    /// Where the next page begins; `None` on the last one.
+    pub next_cursor: Option<String>,
+}
+
+/// The index of what became of everything. It follows `status`, by a second or so.
+#[async_trait]
+pub trait Deliveries: Send + Sync + 'static {
+    /// Writes documents in bulk; one result per document, in order. An older version of a document (fewer steps) never
+    /// replaces a newer one and counts as done. `Err` when the whole call failed.
+    async fn index(&self, documents: &[Document]) -> Result<Vec<Result<(), IndexError>>, StoreError>;
+
+    /// A tenant's notification; `None` for one that is not there or is another tenant's.
+    async fn notification(&self, tenant: &TenantId, id: NotificationId)
+    -> Result<Option<NotificationView>, StoreError>;
+
+    /// A page of a tenant's deliveries; `limit` is 1 to 1,000; `cursor` is from the page before. An unreadable cursor is
+    /// `Ok(None)`.
+    async fn search(
+        &self,
+        tenant: &TenantId,
+        query: &DeliveryQuery,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Option<Page>, StoreError>;
+
+    /// Answers when the store can be reached.
+    async fn ping(&self) -> Result<(), StoreError>;
+}

@@ -1,0 +1,68 @@
+//! Users: contacts and preferences, the record and the read model.
+
+use async_trait::async_trait;
+use domain::{Preferences, TenantId, Timestamp, User, UserId};
+
+use crate::StoreError;
+
+/// A user of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UserKey {
+    /// The owner.
+    pub tenant: TenantId,
+    /// The person.
+    pub user: UserId,
+}
+
+/// Who changed something, and from where: kept with every change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The name of the API key.
+    pub by: String,
+    /// `http`, `apply` and so on, with the client's address where there is one.
+    pub from: String,
+    /// When; also the version: of two writes the later one wins, whatever order they arrive in.
+    pub at: Timestamp,
+}
+
+/// One change of a user's preferences.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryEntry {
+    /// Who, when, from where.
+    pub change: Change,
+    /// The preferences after it.
+    pub preferences: Preferences,
+}
+
+/// Users, by tenant and id.
+#[async_trait]
+pub trait Users: Send + Sync + 'static {
+    /// Writes contacts, locale and time zone of `user`, and its preferences if the user is new; preferences of a user who
+    /// exists are left alone. `user.updated_at` is ignored in favour of `change.at`. Durable when it resolves, and seen by
+    /// every later `lookup`.
+    async fn put(&self, user: &User, change: &Change) -> Result<(), StoreError>;
+
+    /// Replaces a user's preferences and adds to their history. `false`: there is no such user, nothing was written.
+    async fn put_preferences(
+        &self,
+        key: &UserKey,
+        preferences: &Preferences,
+        change: &Change,
+    ) -> Result<bool, StoreError>;
+
+    /// Removes a user with their preferences. `false`: there was none. The history of changes stays (it is evidence).
+    async fn delete(&self, key: &UserKey, change: &Change) -> Result<bool, StoreError>;
+
+    /// The record, always current.
+    async fn get(&self, key: &UserKey) -> Result<Option<User>, StoreError>;
+
+    /// Many users in one round trip, from the read model; `None` where there is no such user. One answer per key, in order.
+    /// Sees every write that was answered before.
+    async fn lookup(&self, keys: &[UserKey]) -> Result<Vec<Option<User>>, StoreError>;
+
+    /// A user's changes of preferences, the latest first, at most `limit`.
+    async fn history(&self, key: &UserKey, limit: usize) -> Result<Vec<HistoryEntry>, StoreError>;
+
+    /// Answers when the store can be reached.
+    async fn ping(&self) -> Result<(), StoreError>;
+}

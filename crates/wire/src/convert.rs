@@ -1,0 +1,307 @@
+//! Domain types to and from the generated messages. An empty string stands for none.
+
+use std::str::FromStr;
+
+use domain::{
+    Address, Attempt, CategoryKey, Channel, Content, Delivery, DeliveryId, DeliveryStatus, History, Notification,
+    NotificationId, NotificationStatus, Priority, Reason, Recipient, Selector, State, Status, Step, Strategy, TenantId,
+    Timestamp, UserId,
+};
+
+use crate::{DecodeError, proto};
+
+/// Parses a field by a domain parser.
+fn field<T>(field: &'static str, parsed: Result<T, String>) -> Result<T, DecodeError> {
+    parsed.map_err(|detail| DecodeError::Field { field, detail })
+}
+
+/// Parses a field where an empty string stands for none.
+fn optional<T>(
+    name: &'static str,
+    text: &str,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<Option<T>, DecodeError> {
+    if text.is_empty() { Ok(None) } else { field(name, parse(text)).map(Some) }
+}
+
+fn time(name: &'static str, us: i64) -> Result<Timestamp, DecodeError> {
+    field(name, Timestamp::from_microsecond(us).map_err(|e| e.to_string()))
+}
+
+fn optional_time(name: &'static str, us: i64) -> Result<Option<Timestamp>, DecodeError> {
+    if us == 0 { Ok(None) } else { time(name, us).map(Some) }
+}
+
+fn priority(value: u32) -> Result<Priority, DecodeError> {
+    field("priority", Priority::parse(value.into()))
+}
+
+fn selectors(names: &[String]) -> Result<Vec<Selector>, DecodeError> {
+    names.iter().map(|c| field("channels", Selector::parse(c))).collect()
+}
+
+fn content(json: &str) -> Result<Content, DecodeError> {
+    field("content_json", serde_json::from_str(json).map_err(|e| e.to_string()))
+}
+
+fn us(at: Option<Timestamp>) -> i64 {
+    at.map_or(0, Timestamp::as_microsecond)
+}
+
+fn text<T: ToString>(value: Option<&T>) -> String {
+    value.map(ToString::to_string).unwrap_or_default()
+}
+
+fn content_json(content: &Content) -> String {
+    // a map with string keys always serialises
+    serde_json::to_string(content).unwrap_or_default()
+}
+
+impl From<&Notification> for proto::Notification {
+    fn from(n: &Notification) -> Self {
+        Self {
+            id: n.id.to_string(),
+            tenant: n.tenant.to_string(),
+            recipient: Some((&n.recipient).into()),
+            category: text(n.category.as_ref()),
+            priority: u8::from(n.priority).into(),
+            channels: n.channels.iter().map(ToString::to_string).collect(),
+            strategy: match n.strategy {
+                Strategy::All => proto::Strategy::All,
+                Strategy::BestOf => proto::Strategy::BestOf,
+            }
+            .into(),
+            content_json: content_json(&n.content),
+            expires_at_us: us(n.expires_at),
+            collapse_key: n.collapse_key.clone().unwrap_or_default(),
+            metadata: n.metadata.clone(),
+            accepted_at_us: n.accepted_at.as_microsecond(),
+        }
+    }
+}
+
+impl TryFrom<proto::Notification> for Notification {
+    type Error = DecodeError;
+    fn try_from(n: proto::Notification) -> Result<Self, DecodeError> {
+        let strategy = match n.strategy() {
+            proto::Strategy::All => Strategy::All,
+            proto::Strategy::BestOf => Strategy::BestOf,
+            proto::Strategy::Unspecified => return field("strategy", Err("unknown".into())),
+        };
+        let channels = selectors(&n.channels)?;
+        if channels.is_empty() {
+            return field("channels", Err("empty".into()));
+        }
+        Ok(Self {
+            id: field("id", NotificationId::from_str(&n.id))?,
+            tenant: field("tenant", TenantId::parse(&n.tenant))?,
+            recipient: recipient(n.recipient)?,
+            category: optional("category", &n.category, CategoryKey::parse)?,
+            priority: priority(n.priority)?,
+            channels,
+            strategy,
+            content: content(&n.content_json)?,
+            expires_at: optional_time("expires_at_us", n.expires_at_us)?,
+            collapse_key: Some(n.collapse_key).filter(|k| !k.is_empty()),
+            metadata: n.metadata,
+            accepted_at: time("accepted_at_us", n.accepted_at_us)?,
+        })
+    }
+}
+
+impl From<&Recipient> for proto::Recipient {
+    fn from(recipient: &Recipient) -> Self {
+        let to = match recipient {
+            Recipient::User(user) => proto::recipient::To::User(user.to_string()),
+            Recipient::Address(channel, address) => proto::recipient::To::Address(proto::RawAddress {
+                channel: channel.to_string(),
+                address: address.expose().to_owned(),
+            }),
+        };
+        Self { to: Some(to) }
+    }
+}
+
+fn recipient(message: Option<proto::Recipient>) -> Result<Recipient, DecodeError> {
+    match message.and_then(|r| r.to) {
+        Some(proto::recipient::To::User(user)) => Ok(Recipient::User(field("recipient.user", UserId::parse(&user))?)),
+        Some(proto::recipient::To::Address(raw)) => {
+            let channel = field("recipient.channel", Channel::parse(&raw.channel))?;
+            Ok(Recipient::Address(channel, field("recipient.address", Address::parse(channel, &raw.address))?))
+        }
+        None => field("recipient", Err("missing".into())),
+    }
+}
+
+impl From<&Delivery> for proto::Delivery {
+    fn from(d: &Delivery) -> Self {
+        Self {
+            id: d.id.to_string(),
+            notification_id: d.notification.to_string(),
+            tenant: d.tenant.to_string(),
+            recipient: Some((&d.recipient).into()),
+            channel: d.channel.to_string(),
+            address: d.address.as_ref().map(|a| a.expose().to_owned()).unwrap_or_default(),
+            category: text(d.category.as_ref()),
+            priority: u8::from(d.priority).into(),
+            content_json: content_json(&d.content),
+            expires_at_us: us(d.expires_at),
+            collapse_key: d.collapse_key.clone().unwrap_or_default(),
+            metadata: d.metadata.clone(),
+            accepted_at_us: d.accepted_at.as_microsecond(),
+            history: steps(&d.history),
+        }
+    }
+}
+
+impl TryFrom<proto::Delivery> for Delivery {
+    type Error = DecodeError;
+    fn try_from(d: proto::Delivery) -> Result<Self, DecodeError> {
+        let channel = field("channel", Channel::parse(&d.channel))?;
+        Ok(Self {
+            id: field("id", DeliveryId::from_str(&d.id))?,
+            notification: field("notification_id", NotificationId::from_str(&d.notification_id))?,
+            tenant: field("tenant", TenantId::parse(&d.tenant))?,
+            recipient: recipient(d.recipient)?,
+            channel,
+            address: optional("address", &d.address, |a| Address::parse(channel, a))?,
+            category: optional("category", &d.category, CategoryKey::parse)?,
+            priority: priority(d.priority)?,
+            content: content(&d.content_json)?,
+            expires_at: optional_time("expires_at_us", d.expires_at_us)?,
+            collapse_key: Some(d.collapse_key).filter(|k| !k.is_empty()),
+            metadata: d.metadata,
+            accepted_at: time("accepted_at_us", d.accepted_at_us)?,
+            history: history(d.history)?,
+        })
+    }
+}
+
+fn steps(history: &History) -> Vec<proto::Step> {
+    let attempt = |a: &Attempt| proto::Attempt {
+        number: a.number,
+        outcome: a.outcome.clone(),
+        answer: a.answer.clone(),
+        took_ms: a.took_ms,
+    };
+    let step = |s: &Step| proto::Step {
+        at_us: s.at.as_microsecond(),
+        state: s.state.to_string(),
+        reason: text(s.reason.as_ref()),
+        attempt: s.attempt.as_ref().map(attempt),
+    };
+    history.0.iter().map(step).collect()
+}
+
+fn history(steps: Vec<proto::Step>) -> Result<History, DecodeError> {
+    let attempt =
+        |a: proto::Attempt| Attempt { number: a.number, outcome: a.outcome, answer: a.answer, took_ms: a.took_ms };
+    let step = |s: proto::Step| {
+        Ok(Step {
+            at: time("history.at_us", s.at_us)?,
+            state: field("history.state", State::parse(&s.state))?,
+            reason: optional("history.reason", &s.reason, Reason::parse)?,
+            attempt: s.attempt.map(attempt),
+        })
+    };
+    steps.into_iter().map(step).collect::<Result<_, _>>().map(History)
+}
+
+impl From<&Status> for proto::StatusEvent {
+    fn from(status: &Status) -> Self {
+        let of = match status {
+            Status::Notification(n) => proto::status_event::Of::Notification(n.into()),
+            Status::Delivery(d) => proto::status_event::Of::Delivery(d.into()),
+        };
+        Self { of: Some(of) }
+    }
+}
+
+impl TryFrom<proto::StatusEvent> for Status {
+    type Error = DecodeError;
+    fn try_from(event: proto::StatusEvent) -> Result<Self, DecodeError> {
+        match event.of {
+            Some(proto::status_event::Of::Notification(n)) => n.try_into().map(Self::Notification),
+            Some(proto::status_event::Of::Delivery(d)) => d.try_into().map(Self::Delivery),
+            None => field("of", Err("neither a notification nor a delivery".into())),
+        }
+    }
+}
+
+impl From<&NotificationStatus> for proto::NotificationStatus {
+    fn from(n: &NotificationStatus) -> Self {
+        Self {
+            id: n.id.to_string(),
+            tenant: n.tenant.to_string(),
+            recipients: n.recipients,
+            category: text(n.category.as_ref()),
+            priority: u8::from(n.priority).into(),
+            channels: n.channels.iter().map(ToString::to_string).collect(),
+            accepted_at_us: n.accepted_at.as_microsecond(),
+            expires_at_us: us(n.expires_at),
+            metadata: n.metadata.clone(),
+        }
+    }
+}
+
+impl TryFrom<proto::NotificationStatus> for NotificationStatus {
+    type Error = DecodeError;
+    fn try_from(n: proto::NotificationStatus) -> Result<Self, DecodeError> {
+        Ok(Self {
+            id: field("id", NotificationId::from_str(&n.id))?,
+            tenant: field("tenant", TenantId::parse(&n.tenant))?,
+            recipients: n.recipients,
+            category: optional("category", &n.category, CategoryKey::parse)?,
+            priority: priority(n.priority)?,
+            channels: selectors(&n.channels)?,
+            accepted_at: time("accepted_at_us", n.accepted_at_us)?,
+            expires_at: optional_time("expires_at_us", n.expires_at_us)?,
+            metadata: n.metadata,
+        })
+    }
+}
+
+impl From<&DeliveryStatus> for proto::DeliveryStatus {
+    fn from(d: &DeliveryStatus) -> Self {
+        Self {
+            id: d.id.to_string(),
+            notification_id: d.notification.to_string(),
+            tenant: d.tenant.to_string(),
+            user: text(d.user.as_ref()),
+            recipient_key: d.recipient_key.clone(),
+            channel: d.channel.to_string(),
+            masked_address: d.address.clone().unwrap_or_default(),
+            category: text(d.category.as_ref()),
+            priority: u8::from(d.priority).into(),
+            state: d.state.to_string(),
+            reason: text(d.reason.as_ref()),
+            accepted_at_us: d.accepted_at.as_microsecond(),
+            updated_at_us: d.updated_at.as_microsecond(),
+            metadata: d.metadata.clone(),
+            history: steps(&d.history),
+        }
+    }
+}
+
+impl TryFrom<proto::DeliveryStatus> for DeliveryStatus {
+    type Error = DecodeError;
+    fn try_from(d: proto::DeliveryStatus) -> Result<Self, DecodeError> {
+        Ok(Self {
+            id: field("id", DeliveryId::from_str(&d.id))?,
+            notification: field("notification_id", NotificationId::from_str(&d.notification_id))?,
+            tenant: field("tenant", TenantId::parse(&d.tenant))?,
+            user: optional("user", &d.user, UserId::parse)?,
+            recipient_key: d.recipient_key,
+            channel: field("channel", Channel::parse(&d.channel))?,
+            address: Some(d.masked_address).filter(|a| !a.is_empty()),
+            category: optional("category", &d.category, CategoryKey::parse)?,
+            priority: priority(d.priority)?,
+            state: field("state", State::parse(&d.state))?,
+            reason: optional("reason", &d.reason, Reason::parse)?,
+            accepted_at: time("accepted_at_us", d.accepted_at_us)?,
+            updated_at: time("updated_at_us", d.updated_at_us)?,
+            metadata: d.metadata,
+            history: history(d.history)?,
+        })
+    }
+}

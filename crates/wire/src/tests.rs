@@ -1,0 +1,72 @@
+//! What is written is read back, and what is not valid is refused by name.
+
+use domain::{
+    Address, Attempt, Channel, Content, Delivery, Notification, NotificationId, NotificationStatus, Outcome, Priority,
+    Reason, Recipient, Selector, State, Status, Strategy, TenantId, Timestamp, UserId,
+};
+
+use crate::{Record, proto};
+
+fn notification(recipient: Recipient) -> Notification {
+    let accepted_at: Timestamp = "2026-11-21T09:00:00.123456Z".parse().expect("time");
+    Notification {
+        id: NotificationId::new(accepted_at),
+        tenant: TenantId::parse("acme").expect("valid"),
+        recipient,
+        category: Some(domain::CategoryKey::parse("orders").expect("valid")),
+        priority: Priority::parse(9).expect("valid"),
+        channels: vec![Selector::parse("webhook").expect("valid"), Selector::parse("chat").expect("valid")],
+        strategy: Strategy::BestOf,
+        content: serde_json::from_str::<Content>(r#"{"default": {"title": "T", "body": "ü"}, "webhook": {"a": [1]}}"#)
+            .expect("content"),
+        expires_at: Some("2026-12-01T09:00:00Z".parse().expect("time")),
+        collapse_key: Some("order-17".into()),
+        metadata: [("order_id".to_owned(), "17".to_owned())].into(),
+        accepted_at,
+    }
+}
+
+#[test]
+fn every_record_comes_back_whole() {
+    let to = Address::parse(Channel::Webhook, "https://a.example/hook").expect("valid");
+    for recipient in
+        [Recipient::User(UserId::parse("ana").expect("valid")), Recipient::Address(Channel::Webhook, to.clone())]
+    {
+        let n = notification(recipient);
+        assert_eq!(Notification::decode(&n.encode()).expect("decodes"), n);
+
+        let mut d = Delivery::begin(&n, Channel::Webhook, Some(to.clone()), n.accepted_at, State::Queued, None);
+        d.history.attempted(n.accepted_at, State::Sending, Attempt::new(1, &Outcome::Unknown, "no answer\r\n", 12));
+        d.history.reached(n.accepted_at, State::Failed, Some(Reason::RetriesExhausted));
+        assert_eq!(Delivery::decode(&d.encode()).expect("decodes"), d);
+
+        let status = Status::Delivery(d.status());
+        assert_eq!(Status::decode(&status.encode()).expect("decodes"), status);
+        assert!(!String::from_utf8_lossy(&status.encode()).contains("a.example/hook"), "status events hold no address");
+    }
+    let accepted = Status::Notification(NotificationStatus {
+        id: NotificationId::new(Timestamp::UNIX_EPOCH),
+        tenant: TenantId::parse("acme").expect("valid"),
+        recipients: 1000,
+        category: None,
+        priority: Priority::default(),
+        channels: vec![],
+        accepted_at: Timestamp::UNIX_EPOCH,
+        expires_at: None,
+        metadata: [].into(),
+    });
+    assert_eq!(Status::decode(&accepted.encode()).expect("decodes"), accepted);
+}
+
+#[test]
+fn bad_bytes_are_named() {
+    let said = |bytes: &[u8]| Notification::decode(bytes).expect_err("bad").to_string();
+    assert!(said(b"\xff\xff\xff").starts_with("not a Notification message"));
+    assert_eq!(said(b""), "field strategy: unknown");
+    let n = notification(Recipient::User(UserId::parse("ana").expect("valid")));
+    let mut message = proto::Notification::from(&n);
+    message.priority = 11;
+    let bytes = prost::Message::encode_to_vec(&message);
+    assert_eq!(said(&bytes), "field priority: priority is 1 to 10, not 11");
+    assert!(crate::decode::<Notification>(None).expect_err("empty").to_string().contains("no value"));
+}
