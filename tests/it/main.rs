@@ -1,1 +1,9 @@
+//! The whole product, from outside: the same scenarios on the embedded default and on real Kafka, Redis, Cassandra and
+//! Elasticsearch, whose addresses the environment tells (`make test` brings them up).
 
+mod inside;
+mod kill;
+mod poison;
+mod process;
+mod scenario;
+mod world;

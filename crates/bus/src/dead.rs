@@ -1,11 +1,13 @@
 //! Dead letters: what a stage gives up, with the original bytes and headers, and why.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
 use crate::{
-    Headers, Log, LogError, Outgoing, Record, metrics,
+    Headers, Log, LogError, Outgoing, Record,
+    consume::Ack,
+    metrics,
     topic::{self, Stage, Topics},
 };
 
@@ -37,6 +39,19 @@ impl DeadLetters {
         metrics::dead(self.stage.as_str(), reason);
         tracing::warn!(stage = self.stage.as_str(), at = %record.at.partition, offset = record.at.offset, reason, error, "gave a record up");
         Ok(())
+    }
+}
+
+impl DeadLetters {
+    /// Gives a record up and finishes it. If that cannot be written, the record waits: nothing is skipped.
+    pub async fn bury_or_wait(&self, record: &Record, reason: &'static str, error: &str, ack: Ack) {
+        match self.bury(record, reason, error).await {
+            Ok(()) => ack.done(),
+            Err(error) => {
+                tracing::warn!(stage = self.stage.as_str(), %error, "cannot write a dead letter, the record waits");
+                ack.retry(Duration::from_secs(1));
+            }
+        }
     }
 }
 

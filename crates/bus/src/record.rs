@@ -14,6 +14,14 @@ impl Headers {
         self.0.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v)
     }
 
+    /// What goes on with the records that come of this one: the same trace, one span further.
+    pub fn handed_on(&self) -> Self {
+        let name = wire::TraceContext::HEADER;
+        let parent = self.get(name).and_then(|h| wire::TraceContext::parse(h));
+        let context = parent.map_or_else(wire::TraceContext::start, wire::TraceContext::child);
+        Self::default().with(name, context.to_string())
+    }
+
     /// Adds a header.
     #[must_use]
     pub fn with(mut self, name: impl Into<String>, value: impl Into<Bytes>) -> Self {

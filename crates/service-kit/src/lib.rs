@@ -1,0 +1,14 @@
+#![doc = include_str!("../README.md")]
+
+mod engines;
+pub mod health;
+pub mod kit;
+mod metrics;
+pub mod serve;
+pub mod settings;
+pub mod signal;
+pub mod telemetry;
+
+pub use health::Health;
+pub use kit::{Kit, Unreachable};
+pub use settings::{Problems, Reader, Settings};

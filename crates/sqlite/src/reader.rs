@@ -6,6 +6,7 @@ use std::{
 };
 
 use rusqlite::{Connection, OpenFlags};
+use tokio::sync::Semaphore;
 
 use crate::Error;
 
@@ -14,7 +15,12 @@ use crate::Error;
 pub struct Readers {
     path: PathBuf,
     idle: Arc<Mutex<Vec<Connection>>>,
+    permits: Arc<Semaphore>,
 }
+
+/// Reads at a time; the others wait their turn. Without it, a burst would open a connection for each of Tokio's blocking
+/// threads and could run out of file descriptors.
+const CONNECTIONS: usize = 8;
 
 /// Connections that are kept open when idle.
 const KEPT: usize = 4;
@@ -22,7 +28,7 @@ const KEPT: usize = 4;
 impl Readers {
     /// For a file that a [`crate::Writer`] has opened before.
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), idle: Arc::default() }
+        Self { path: path.to_owned(), idle: Arc::default(), permits: Arc::new(Semaphore::new(CONNECTIONS)) }
     }
 
     /// Runs a read; it sees every commit that was answered before.
@@ -31,6 +37,7 @@ impl Readers {
         job: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
         let this = self.clone();
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| Error::Closed)?;
         let task = tokio::task::spawn_blocking(move || {
             let db = match this.pop() {
                 Some(db) => db,
@@ -38,6 +45,8 @@ impl Readers {
             };
             let result = job(&db);
             this.put_back(db);
+            // held until here also when the caller has gone
+            drop(permit);
             Ok(result?)
         });
         task.await.map_err(|_| Error::Closed)?

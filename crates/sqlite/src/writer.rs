@@ -2,7 +2,7 @@
 
 use std::{path::Path, thread};
 
-use rusqlite::{Connection, Transaction};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{Error, open};
@@ -13,21 +13,33 @@ const GROUP: usize = 2_000;
 /// Hands write jobs to the file's thread. Cheap to clone; the thread ends when the last one is gone.
 #[derive(Clone)]
 pub struct Writer {
-    jobs: mpsc::Sender<Box<dyn Job>>,
+    work: mpsc::Sender<Work>,
+}
+
+enum Work {
+    Write(Box<dyn Job>),
+    Between(Box<dyn FnOnce(&Connection) + Send>),
 }
 
 impl Writer {
-    /// Opens or creates the file, runs `prepare` (schema steps) and starts the thread.
-    pub fn open(path: &Path, prepare: impl FnOnce(&mut Connection) -> rusqlite::Result<()>) -> Result<Self, Error> {
+    /// Opens or creates the file, runs `prepare` (schema steps) and starts the thread. What `prepare` returns, such as a
+    /// lock, is dropped when the thread has closed the file.
+    pub fn open<G: Send + 'static>(
+        path: &Path,
+        prepare: impl FnOnce(&mut Connection) -> rusqlite::Result<G>,
+    ) -> Result<Self, Error> {
         let mut db = open(path)?;
-        prepare(&mut db)?;
-        let (jobs, queue) = mpsc::channel(2 * GROUP);
+        let guard = prepare(&mut db)?;
+        let (work, queue) = mpsc::channel(2 * GROUP);
         let name = path.file_name().map_or_else(|| "sqlite".into(), |n| n.to_string_lossy().into_owned());
         thread::Builder::new()
             .name(name)
-            .spawn(move || run(db, queue))
+            .spawn(move || {
+                run(db, queue);
+                drop(guard);
+            })
             .map_err(|e| Error::from(rusqlite::Error::ToSqlConversionFailure(Box::new(e))))?;
-        Ok(Self { jobs })
+        Ok(Self { work })
     }
 
     /// Runs a write. Resolves after the commit is on disk. A job may run twice: when another job of the same commit
@@ -37,10 +49,36 @@ impl Writer {
         T: Send + 'static,
         F: FnMut(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     {
+        self.write_then(job, |_| {}).await
+    }
+
+    /// [`Self::write`], and `committed` runs on the writer's thread right after the commit, in the order of the writes,
+    /// also when the caller has gone meanwhile.
+    pub async fn write_then<T, F, C>(&self, job: F, committed: C) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnMut(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+        C: FnOnce(&T) + Send + 'static,
+    {
         let (done, answer) = oneshot::channel();
-        let pending = Pending { job, result: None, done: Some(done) };
-        self.jobs.send(Box::new(pending)).await.map_err(|_| Error::Closed)?;
+        let pending = Pending { job, result: None, then: Some((committed, done)) };
+        self.work.send(Work::Write(Box::new(pending))).await.map_err(|_| Error::Closed)?;
         answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Runs a job outside of any transaction, such as a checkpoint; the writes that queued before it are done by then.
+    pub async fn between<T, F>(&self, job: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (done, answer) = oneshot::channel();
+        let job = Box::new(move |db: &Connection| {
+            // whoever asked may have gone
+            let _gone = done.send(job(db));
+        });
+        self.work.send(Work::Between(job)).await.map_err(|_| Error::Closed)?;
+        Ok(answer.await.map_err(|_| Error::Closed)??)
     }
 }
 
@@ -50,51 +88,71 @@ trait Job: Send {
     fn answer(self: Box<Self>, committed: Result<(), Error>);
 }
 
-struct Pending<T, F> {
+struct Pending<T, F, C> {
     job: F,
     result: Option<T>,
-    done: Option<oneshot::Sender<Result<T, Error>>>,
+    then: Option<(C, oneshot::Sender<Result<T, Error>>)>,
 }
 
-impl<T: Send, F: FnMut(&Transaction<'_>) -> rusqlite::Result<T> + Send> Job for Pending<T, F> {
+impl<T, F, C> Job for Pending<T, F, C>
+where
+    T: Send,
+    F: FnMut(&Transaction<'_>) -> rusqlite::Result<T> + Send,
+    C: FnOnce(&T) + Send,
+{
     fn run(&mut self, tx: &Transaction<'_>) -> rusqlite::Result<()> {
         self.result = Some((self.job)(tx)?);
         Ok(())
     }
 
     fn answer(mut self: Box<Self>, committed: Result<(), Error>) {
-        let result = match (committed, self.result.take()) {
-            (Ok(()), Some(result)) => Ok(result),
-            (Ok(()), None) => Err(Error::Closed),
-            (Err(e), _) => Err(e),
-        };
-        if let Some(done) = self.done.take() {
-            // whoever asked may have gone; the write stands all the same
-            let _gone = done.send(result);
+        let Some((then, done)) = self.then.take() else { return };
+        let result = committed.and_then(|()| self.result.take().ok_or(Error::Closed));
+        if let Ok(value) = &result {
+            then(value);
         }
+        // whoever asked may have gone; the write stands all the same
+        let _gone = done.send(result);
     }
 }
 
-fn run(mut db: Connection, mut queue: mpsc::Receiver<Box<dyn Job>>) {
+fn run(mut db: Connection, mut queue: mpsc::Receiver<Work>) {
     let mut group = Vec::with_capacity(GROUP);
     while queue.blocking_recv_many(&mut group, GROUP) > 0 {
-        let mut jobs = std::mem::take(&mut group);
-        match commit(&mut db, &mut jobs) {
-            Ok(()) => jobs.into_iter().for_each(|job| job.answer(Ok(()))),
-            Err(e) if jobs.len() == 1 => jobs.into_iter().for_each(|job| job.answer(Err(e.clone()))),
-            Err(_) => {
-                for job in jobs {
-                    let mut alone = vec![job];
-                    let result = commit(&mut db, &mut alone);
-                    alone.into_iter().for_each(|job| job.answer(result.clone()));
+        let mut jobs = Vec::with_capacity(group.len());
+        for work in group.drain(..) {
+            match work {
+                Work::Write(job) => jobs.push(job),
+                Work::Between(job) => {
+                    write(&mut db, std::mem::take(&mut jobs));
+                    job(&db);
                 }
+            }
+        }
+        write(&mut db, jobs);
+    }
+}
+
+fn write(db: &mut Connection, mut jobs: Vec<Box<dyn Job>>) {
+    if jobs.is_empty() {
+        return;
+    }
+    match commit(db, &mut jobs) {
+        Ok(()) => jobs.into_iter().for_each(|job| job.answer(Ok(()))),
+        Err(e) if jobs.len() == 1 => jobs.into_iter().for_each(|job| job.answer(Err(e.clone()))),
+        Err(_) => {
+            for job in jobs {
+                let mut alone = vec![job];
+                let result = commit(db, &mut alone);
+                alone.into_iter().for_each(|job| job.answer(result.clone()));
             }
         }
     }
 }
 
 fn commit(db: &mut Connection, jobs: &mut [Box<dyn Job>]) -> Result<(), Error> {
-    let tx = db.transaction()?;
+    // immediate: a transaction that begins with a read could find its snapshot outdated by another process and fail
+    let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for job in jobs {
         job.run(&tx)?;
     }
@@ -123,7 +181,8 @@ mod tests {
             failed += usize::from(write.await.unwrap().is_err());
         }
         assert_eq!(failed, 50);
-        let kept = Readers::new(&path).read(|db| db.query_row("SELECT count(*) FROM t", [], |r| r.get::<_, i64>(0)));
+        let readers = Readers::new(&path);
+        let kept = readers.read(|db| db.query_row("SELECT count(*) FROM t", [], |r| r.get::<_, i64>(0)));
         assert_eq!(kept.await.unwrap(), 450);
     }
 }

@@ -1,7 +1,7 @@
 //! Users: contacts and preferences, the record and the read model.
 
 use async_trait::async_trait;
-use domain::{Preferences, TenantId, Timestamp, User, UserId};
+use domain::{Preferences, Recipient, TenantId, Timestamp, User, UserId};
 
 use crate::StoreError;
 
@@ -12,6 +12,13 @@ pub struct UserKey {
     pub tenant: TenantId,
     /// The person.
     pub user: UserId,
+}
+
+impl UserKey {
+    /// The user that a recipient is; `None` for a raw address.
+    pub fn of(tenant: &TenantId, recipient: &Recipient) -> Option<Self> {
+        recipient.user().map(|user| Self { tenant: tenant.clone(), user: user.clone() })
+    }
 }
 
 /// Who changed something, and from where: kept with every change.
@@ -65,4 +72,17 @@ pub trait Users: Send + Sync + 'static {
 
     /// Answers when the store can be reached.
     async fn ping(&self) -> Result<(), StoreError>;
+}
+
+impl dyn Users {
+    /// The users of a batch of recipients, in one round trip; `None` for one who is no user or not known.
+    pub async fn look_up_each(
+        &self,
+        recipients: impl Iterator<Item = Option<UserKey>>,
+    ) -> Result<Vec<Option<User>>, StoreError> {
+        let recipients: Vec<_> = recipients.collect();
+        let keys: Vec<_> = recipients.iter().flatten().cloned().collect();
+        let mut found = if keys.is_empty() { Vec::new() } else { self.lookup(&keys).await? }.into_iter();
+        Ok(recipients.iter().map(|key| key.as_ref().and_then(|_| found.next().flatten())).collect())
+    }
 }

@@ -18,7 +18,7 @@ configure() {
     -javaagent:"${agent[0]}"
     -Dcassandra.config="file://${place// /%20}/cassandra.yaml"
     -Dcassandra.storagedir="$place/data" -Dcassandra.logdir="$place"
-    -Dlogback.configurationFile="$conf/logback.xml"
+    -Djava.io.tmpdir="$place/tmp" -Dlogback.configurationFile="$conf/logback.xml"
     -cp "$place/package/*" org.apache.cassandra.service.CassandraDaemon)
 }
 

@@ -43,11 +43,12 @@ fetch() { maven_fetch "132 MB" unpack-dependencies -DexcludeTransitive=true; }
 
 configure() {
   local folder
-  for folder in config data logs tmp; do mkdir -p "$place/$folder"; done
+  for folder in config data logs; do mkdir -p "$place/$folder"; done
   render elasticsearch.yml.tmpl "$place/config/elasticsearch.yml" PORT="$port" TRANSPORT_PORT="$((port + 1))" PLACE="$place"
   cp "$conf/jvm.options" "$conf/log4j2.properties" "$place/config"
   if ((EUID == 0)); then chown -R 65534:65534 "$place"/{config,data,logs,tmp}; fi
   command=(ES_JAVA_HOME="$(java_home 25)" ES_PATH_CONF="$place/config" ES_TMPDIR="$place/tmp"
+    CLI_JAVA_OPTS=-Djava.io.tmpdir=../../tmp # the launcher's: from its folder, as no option may have a space
     "${as[@]}" "$place/package/elasticsearch-$(pom_version)/bin/elasticsearch")
 }
 

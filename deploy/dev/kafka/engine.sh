@@ -15,7 +15,7 @@ configure() {
   render server.properties.tmpl "$place/server.properties" PORT="$port" CONTROLLER_PORT="$((port + 1))" DATA="$place/data"
   command=("$(java_home 17)/bin/java"
     -Xms128m -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:+ExitOnOutOfMemoryError
-    -Dlog4j2.configurationFile="$conf/log4j2.yaml" -cp "$place/package/*")
+    -Djava.io.tmpdir="$place/tmp" -Dlog4j2.configurationFile="$conf/log4j2.yaml" -cp "$place/package/*")
   if [[ ! -f $place/data/meta.properties ]]; then
     id=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=')
     "${command[@]}" kafka.tools.StorageTool format -t "$id" -c "$place/server.properties" &>"$place/log" ||

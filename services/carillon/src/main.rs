@@ -1,1 +1,25 @@
-fn main(){}
+#![doc = include_str!("../README.md")]
+
+mod apply;
+mod cli;
+mod client;
+mod commands;
+mod demo;
+mod exit;
+mod output;
+mod run;
+mod standalone;
+
+use clap::Parser as _;
+
+fn main() -> std::process::ExitCode {
+    let cli = cli::Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return exit::report(&error.into()),
+    };
+    match runtime.block_on(commands::dispatch(cli)) {
+        Ok(code) => code,
+        Err(error) => exit::report(&error),
+    }
+}

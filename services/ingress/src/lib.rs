@@ -1,0 +1,137 @@
+#![doc = include_str!("../README.md")]
+
+pub mod auth;
+pub mod body;
+pub mod config;
+pub mod deliveries;
+pub mod edge;
+mod entries;
+pub mod metrics;
+pub mod notifications;
+pub mod openapi;
+mod planned;
+pub mod preferences;
+pub mod problem;
+pub mod users;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Router, middleware,
+    routing::{get, post, put},
+};
+use domain::{Secret, Timestamp};
+use service_kit::{Kit, Reader};
+use tokio::sync::Semaphore;
+
+/// The defaults of this service's settings, commented.
+pub const SETTINGS: &str = include_str!("../settings.default.toml");
+
+/// What an operator may set.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The installation's own key, if there is one.
+    pub operator_key: Option<Secret>,
+    /// Requests at work at the same time.
+    pub in_flight: usize,
+    /// Megabytes of records on their way to the log at the same time.
+    pub publishing_mib: u32,
+    /// The longest that reading a request's body, and then answering it, may take.
+    pub request_timeout: Duration,
+}
+
+/// What the handlers work with. Cheap to clone; all clones share the same limits.
+#[derive(Clone)]
+pub struct Ingress {
+    log: Arc<dyn bus::Log>,
+    topics: bus::Topics,
+    config: bus::Config,
+    users: Arc<dyn store::Users>,
+    deliveries: Arc<dyn store::Deliveries>,
+    operator: Option<auth::OperatorKey>,
+    admitted: Arc<Semaphore>,
+    publishing: Arc<Semaphore>,
+    publishing_kib: u32,
+    request_timeout: Duration,
+    turns: preferences::Turns,
+}
+
+impl Ingress {
+    /// Over a log and stores; `config` is kept up to date by somebody else.
+    pub fn new(
+        log: Arc<dyn bus::Log>,
+        topics: bus::Topics,
+        config: bus::Config,
+        stores: &store::Stores,
+        options: &Options,
+    ) -> Self {
+        let publishing_kib = options.publishing_mib.saturating_mul(1024);
+        Self {
+            log,
+            topics,
+            config,
+            users: stores.users.clone(),
+            deliveries: stores.deliveries.clone(),
+            operator: options.operator_key.as_ref().map(auth::OperatorKey::new),
+            admitted: Arc::new(Semaphore::new(options.in_flight)),
+            publishing: Arc::new(Semaphore::new(publishing_kib as usize)),
+            publishing_kib,
+            request_timeout: options.request_timeout,
+            turns: preferences::Turns::default(),
+        }
+    }
+}
+
+/// The public API.
+pub fn router(ingress: Ingress) -> Router {
+    let built = Router::new()
+        .route("/v1/notifications", post(notifications::send))
+        .route("/v1/notifications/batch", post(notifications::send_batch))
+        .route("/v1/notifications/{id}", get(notifications::get).delete(planned::cancel))
+        .route("/v1/deliveries", get(deliveries::search))
+        .route("/v1/users/{user}", put(users::put).get(users::get).delete(users::delete))
+        .route(
+            "/v1/users/{user}/preferences",
+            put(preferences::put).get(preferences::get).patch(preferences::patch),
+        )
+        .route("/v1/users/{user}/preferences/history", get(preferences::history))
+        .route("/v1/config/{kind}", get(config::list))
+        .route("/v1/config/{kind}/{name}", put(config::put).get(config::get).delete(config::delete));
+    planned::add(built)
+        .layer(middleware::from_fn_with_state(ingress.clone(), edge::admit))
+        .layer(middleware::from_fn_with_state(ingress.clone(), auth::authenticate))
+        .route("/openapi.json", get(openapi::get))
+        .fallback(edge::not_found)
+        .layer(middleware::from_fn(edge::observe))
+        .with_state(ingress)
+}
+
+/// Serves the public API until shutdown.
+pub async fn run(kit: &Kit) -> anyhow::Result<()> {
+    let (listen, options) = kit.settings.read(read)?;
+    let ingress = Ingress::new(kit.log.clone(), kit.topics.clone(), kit.config.clone(), &kit.stores, &options);
+    let routes = router(ingress).merge(kit.health.routes());
+    let listener = service_kit::serve::bind(listen, "ingress.listen").await?;
+    tracing::info!(address = %listener.local_addr()?, "the public API is listening");
+    service_kit::serve::serve(listener, routes, kit.shutdown.clone()).await;
+    Ok(())
+}
+
+fn read(r: &mut Reader<'_>) -> (SocketAddr, Options) {
+    let listen = r.socket_addr("ingress.listen");
+    let operator_key = Some(r.secret("ingress.operator_key")).filter(|key| !key.expose().is_empty());
+    if operator_key.as_ref().is_some_and(|key| key.expose().len() < 20) {
+        r.problem("ingress.operator_key", "has fewer than 20 characters: it can be guessed");
+    }
+    let in_flight = usize::try_from(r.integer("ingress.in_flight", 1..=100_000)).unwrap_or(1);
+    let publishing_mib = u32::try_from(r.integer("ingress.publishing_mib", 1..=65_536)).unwrap_or(1);
+    let request_timeout =
+        r.duration_within("ingress.request_timeout", Duration::from_millis(100)..=Duration::from_secs(300));
+    (listen, Options { operator_key, in_flight, publishing_mib, request_timeout })
+}
+
+/// Now, in microseconds as records and stores keep it, so that what is answered is what is kept.
+pub(crate) fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+}

@@ -1,0 +1,33 @@
+#![doc = include_str!("../README.md")]
+
+mod stage;
+
+use std::sync::Arc;
+
+use bus::{consume::ConsumeSettings, dead::DeadLetters, topic};
+use domain::Lane;
+use service_kit::{Kit, settings::Problems};
+
+/// The defaults of `[router]`, with their comments.
+pub const SETTINGS: &str = include_str!("../settings.default.toml");
+
+/// Starts a loop per lane; they end with the kit's shutdown.
+pub fn run(kit: &Kit) -> Result<(), Problems> {
+    let permits = kit.settings.read(|r| r.integer("router.in_flight", 1..=100_000))?;
+    let stage = Arc::new(stage::Router {
+        log: kit.log.clone(),
+        topics: kit.topics.clone(),
+        config: kit.config.clone(),
+        users: kit.stores.users.clone(),
+        dead: DeadLetters::new(kit.log.clone(), &kit.topics, topic::Stage::Router),
+    });
+    for lane in Lane::ALL {
+        let group = kit.topics.group(format_args!("router.{lane}"));
+        let settings = ConsumeSettings {
+            permits: usize::try_from(permits).unwrap_or(1),
+            ..ConsumeSettings::new(group, kit.topics.notifications_of_lane(lane))
+        };
+        kit.consume(&format!("router.{lane}"), stage.clone(), topic::Stage::Router, settings);
+    }
+    Ok(())
+}

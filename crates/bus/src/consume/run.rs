@@ -292,7 +292,11 @@ impl Loop {
     fn give(&self, mut batch: Vec<(Work, u8)>) {
         if batch.last().is_some_and(|(_, panics)| *panics >= PANICS) {
             if let Some((work, _)) = batch.pop() {
-                self.tasks.spawn(bury(self.dead.clone(), work));
+                let dead = self.dead.clone();
+                self.tasks.spawn(async move {
+                    dead.bury_or_wait(&work.record, "panic", "the stage panicked over this record twice", work.ack)
+                        .await;
+                });
             }
         } else if !batch.is_empty() {
             let stage = self.stage.clone();
@@ -368,16 +372,5 @@ impl Loop {
         let quiet = tokio::time::timeout_at(deadline, self.tasks.wait()).await.is_ok();
         self.vitals.joined(false);
         quiet && self.in_flight == 0
-    }
-}
-
-/// Gives a record up over which the stage panics; until that is durable the record stays.
-async fn bury(dead: DeadLetters, work: Work) {
-    match dead.bury(&work.record, "panic", "the stage panicked over this record twice").await {
-        Ok(()) => work.ack.done(),
-        Err(error) => {
-            tracing::warn!(%error, "cannot write a dead letter, the record waits");
-            work.ack.retry(Duration::from_secs(1));
-        }
     }
 }

@@ -1,0 +1,191 @@
+//! The producer: batches in, one delivery report per record out.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use rdkafka::{
+    ClientContext, Message,
+    config::{FromClientConfigAndContext, RDKafkaLogLevel},
+    error::{KafkaError, RDKafkaErrorCode},
+    message::DeliveryResult,
+    producer::{BaseProducer, BaseRecord, Producer, ProducerContext},
+};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{client, errors::of_publish, lock, records::owned_headers, settings::KafkaSettings, settings::refused};
+use crate::{LogError, Outgoing, Partition, Position};
+
+/// How long a ping waits for an answer.
+const PING: Duration = Duration::from_secs(3);
+/// How long to wait before the next look at a full queue.
+const FULL: Duration = Duration::from_millis(5);
+/// librdkafka reports a record at its time-out, a little late; after this nothing is to be expected.
+const LATE: Duration = Duration::from_secs(5);
+
+/// A producer with the thread that serves its delivery reports.
+pub(super) struct Publisher {
+    producer: Arc<BaseProducer<Reports>>,
+    stop: Arc<AtomicBool>,
+    brokers: String,
+    timeout: Duration,
+}
+
+impl Publisher {
+    pub(super) fn new(settings: &KafkaSettings) -> Result<Self, LogError> {
+        let producer = BaseProducer::from_config_and_context(&settings.producer(), Reports);
+        let producer = Arc::new(producer.map_err(|e| refused(&e))?);
+        let stop = Arc::new(AtomicBool::new(false));
+        let timeout = settings.publish_timeout();
+        let (polled, stopped) = (producer.clone(), stop.clone());
+        thread::Builder::new()
+            .name("kafka-publish".to_owned())
+            .spawn(move || {
+                while !stopped.load(Ordering::Relaxed) {
+                    polled.poll(Duration::from_millis(100));
+                }
+                // publishes that nobody waits for any more
+                if let Err(error) = polled.flush(timeout) {
+                    tracing::warn!(%error, "records were still in the producer's queue when it ended");
+                }
+            })
+            .map_err(|e| LogError::Unavailable(e.to_string()))?;
+        Ok(Self { producer, stop, brokers: settings.brokers.clone(), timeout })
+    }
+
+    /// Why this producer can do nothing any more.
+    pub(super) fn ended(&self) -> Option<String> {
+        self.producer.client().fatal_error().map(|(_, reason)| reason)
+    }
+
+    /// Asks any broker for the state of the cluster; blocks.
+    pub(super) fn ping(&self) -> Result<(), LogError> {
+        match self.producer.client().fetch_metadata(None, PING) {
+            Ok(_) => Ok(()),
+            Err(e) => Err(LogError::Unavailable(format!("no broker of {} answers: {e}", self.brokers))),
+        }
+    }
+
+    pub(super) async fn publish(&self, records: &[Outgoing]) -> Vec<Result<Position, LogError>> {
+        if records.is_empty() {
+            return Vec::new();
+        }
+        let batch = Arc::new(Batch::new(records.len()));
+        let deadline = Instant::now() + self.timeout;
+        for (index, record) in records.iter().enumerate() {
+            if let Err(e) = self.enqueue(record, &batch, index, deadline).await {
+                batch.settle(index, Err(of_publish(&record.topic, &e)));
+            }
+        }
+        if timeout(self.timeout + LATE, batch.settled.notified()).await.is_err() {
+            tracing::warn!("the producer did not report on a batch in time");
+        }
+        batch.results()
+    }
+
+    /// Puts a record into librdkafka's queue, which copies it. A full queue is waited for.
+    async fn enqueue(
+        &self,
+        record: &Outgoing,
+        batch: &Arc<Batch>,
+        index: usize,
+        deadline: Instant,
+    ) -> Result<(), KafkaError> {
+        let ticket = Ticket { batch: batch.clone(), index, topic: record.topic.clone() };
+        let mut next = BaseRecord::<[u8], [u8], _>::with_opaque_to(&record.topic, Box::new(ticket));
+        next.key = record.key.as_deref();
+        next.payload = record.value.as_deref();
+        if !record.headers.0.is_empty() {
+            next.headers = Some(owned_headers(record));
+        }
+        loop {
+            match self.producer.send(next) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
+                    if Instant::now() < deadline =>
+                {
+                    next = back;
+                    sleep(FULL).await;
+                }
+                Err((e, _)) => return Err(e),
+            }
+        }
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What became of each record of one `publish`.
+struct Batch {
+    results: Mutex<Vec<Option<Result<Position, LogError>>>>,
+    open: AtomicUsize,
+    settled: Notify,
+}
+
+impl Batch {
+    fn new(count: usize) -> Self {
+        let results = Mutex::new(vec![None; count]);
+        Self { results, open: AtomicUsize::new(count), settled: Notify::new() }
+    }
+
+    fn settle(&self, index: usize, result: Result<Position, LogError>) {
+        lock(&self.results)[index] = Some(result);
+        if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.settled.notify_one();
+        }
+    }
+
+    fn results(&self) -> Vec<Result<Position, LogError>> {
+        let silent = || Err(LogError::Unavailable("the producer did not report on the record".to_owned()));
+        lock(&self.results).iter_mut().map(|r| r.take().unwrap_or_else(silent)).collect()
+    }
+}
+
+/// Goes through librdkafka with a record and comes back with its report.
+struct Ticket {
+    batch: Arc<Batch>,
+    index: usize,
+    topic: Arc<str>,
+}
+
+/// The context of the producer.
+struct Reports;
+
+impl ClientContext for Reports {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        client::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        client::error_of(&error, reason);
+    }
+}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = Box<Ticket>;
+
+    fn delivery(&self, report: &DeliveryResult<'_>, ticket: Box<Ticket>) {
+        let Ticket { batch, index, topic } = *ticket;
+        let result = match report {
+            // a record that a retry found written already has no offset (-1001)
+            Ok(written) => {
+                let partition = Partition { topic, index: written.partition() };
+                Ok(Position { partition, offset: written.offset() })
+            }
+            Err((e, _)) => Err(of_publish(&topic, e)),
+        };
+        batch.settle(index, result);
+    }
+}

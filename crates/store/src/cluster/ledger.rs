@@ -1,0 +1,143 @@
+//! The ledger of sends in Redis: one key for each delivery, which expires with the claim window.
+//!
+//! A claim is as durable as Redis is: with `appendonly yes` an acknowledged claim survives the death of the process, and
+//! `appendfsync always` makes it survive that of the machine. A failover to a replica may lose what was not yet copied; then
+//! a delivery that a restart re-reads in that moment is sent twice, which the promise (at least once) allows.
+
+use std::{sync::Arc, time::Duration};
+
+use ::redis::{Pipeline, Script};
+use async_trait::async_trait;
+use bytes::Bytes;
+use domain::{DeliveryId, Timestamp};
+
+use super::redis::Redis;
+use crate::{Claim, ClaimRequest, Ledger, Settled, StoreError};
+
+/// Replaces the value if it begins as expected.
+const TAKE_OVER: &str = "
+local value = redis.call('GET', KEYS[1])
+if not value or string.sub(value, 1, #ARGV[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1";
+
+/// Deletes the value if it begins as expected.
+const RELEASE: &str = "
+local value = redis.call('GET', KEYS[1])
+if not value or string.sub(value, 1, #ARGV[1]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])";
+
+/// Writes ends where there is none yet.
+const SETTLE: &str = "
+for i, key in ipairs(KEYS) do
+  local value = redis.call('GET', key)
+  if not value or string.sub(value, 1, 2) ~= 's:' then
+    redis.call('SET', key, ARGV[i + 1], 'PX', ARGV[1])
+  end
+end";
+
+/// The longest list for one script, which keeps Redis from everything else while it runs.
+const AT_ONCE: usize = 500;
+
+/// Claims in Redis: `c:<owner>:<µs>` while open, `s:<bytes>` when settled.
+pub(super) struct RedisLedger {
+    redis: Arc<Redis>,
+    window_ms: u64,
+    take_over: Script,
+    release: Script,
+    settle: Script,
+}
+
+impl RedisLedger {
+    /// A ledger that keeps claims for `window` after they were made or settled.
+    pub(super) fn new(redis: Arc<Redis>, window: Duration) -> Self {
+        Self {
+            redis,
+            window_ms: u64::try_from(window.as_millis()).unwrap_or(u64::MAX).max(1),
+            take_over: Script::new(TAKE_OVER),
+            release: Script::new(RELEASE),
+            settle: Script::new(SETTLE),
+        }
+    }
+}
+
+#[async_trait]
+impl Ledger for RedisLedger {
+    async fn claim(&self, requests: &[ClaimRequest]) -> Result<Vec<Claim>, StoreError> {
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = Pipeline::with_capacity(requests.len());
+        for request in requests {
+            // NX with GET: writes if there is nothing, and answers what was there
+            let set = pipeline.cmd("SET").arg(key(request.delivery)).arg(open(request));
+            set.arg("NX").arg("GET").arg("PX").arg(self.window_ms);
+        }
+        let found: Vec<Option<Bytes>> =
+            self.redis.run(|mut c| async move { pipeline.query_async(&mut c).await }).await?;
+        if found.len() != requests.len() {
+            return Err(StoreError::unavailable("redis", "an answer for every claim is missing"));
+        }
+        requests
+            .iter()
+            .zip(found)
+            .map(|(r, value)| value.map_or(Ok(Claim::Granted), |v| parse(r.delivery, &v)))
+            .collect()
+    }
+
+    async fn take_over(&self, request: &ClaimRequest, from: u128) -> Result<bool, StoreError> {
+        let mut call = self.take_over.key(key(request.delivery));
+        call.arg(open_by(from)).arg(open(request)).arg(self.window_ms);
+        self.redis.run(|mut c| async move { call.invoke_async(&mut c).await }).await
+    }
+
+    async fn release(&self, delivery: DeliveryId, owner: u128) -> Result<(), StoreError> {
+        let mut call = self.release.key(key(delivery));
+        call.arg(open_by(owner));
+        // 0 when it was not the owner's any more, which is as good
+        let _released: u8 = self.redis.run(|mut c| async move { call.invoke_async(&mut c).await }).await?;
+        Ok(())
+    }
+
+    async fn settle(&self, ends: &[(DeliveryId, Settled)]) -> Result<(), StoreError> {
+        for ends in ends.chunks(AT_ONCE) {
+            let mut call = self.settle.arg(self.window_ms);
+            for (delivery, end) in ends {
+                call.key(key(*delivery)).arg([b"s:", end.0.as_ref()].concat());
+            }
+            self.redis.run(|mut c| async move { call.invoke_async::<()>(&mut c).await }).await?;
+        }
+        Ok(())
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.redis.ping().await
+    }
+}
+
+fn key(delivery: DeliveryId) -> String {
+    format!("carillon:claim:{delivery}")
+}
+
+/// How every open claim of an owner begins.
+fn open_by(owner: u128) -> String {
+    format!("c:{owner:032x}:")
+}
+
+fn open(request: &ClaimRequest) -> String {
+    format!("{}{}", open_by(request.owner), request.at.as_microsecond())
+}
+
+fn parse(delivery: DeliveryId, value: &Bytes) -> Result<Claim, StoreError> {
+    if value.starts_with(b"s:") {
+        return Ok(Claim::Settled(Settled(value.slice(2..))));
+    }
+    parse_open(value).ok_or_else(|| StoreError::corrupt("redis", format!("the claim of delivery {delivery}")))
+}
+
+fn parse_open(value: &[u8]) -> Option<Claim> {
+    let (owner, at) = std::str::from_utf8(value).ok()?.strip_prefix("c:")?.split_once(':')?;
+    let owner = u128::from_str_radix(owner, 16).ok()?;
+    let at = Timestamp::from_microsecond(at.parse().ok()?).ok()?;
+    Some(Claim::Open { owner, at })
+}

@@ -1,0 +1,107 @@
+//! Users of a cluster: Cassandra is the record, Redis the read model.
+//!
+//! **The record.** Every column is written with `change.at` as its time, so that of two writes the later one wins, in whatever
+//! order they arrive, and a deletion beats every older write. (A write with the very time of the one before it is stamped a
+//! microsecond later.) A user exists if there is a profile. Whether a `put` is the
+//! first one is read before it is written, which two writers may do at once; so what it brings along goes into a column of
+//! its own, and can never replace what the user has said in `preferences` meanwhile. No lightweight transaction is needed.
+//!
+//! **The read model follows before a write is answered.** A write goes to the record, reads the whole row back (both at
+//! `LOCAL_QUORUM`), and then sets the copy in Redis unless that one is newer. The version of a row is the sum of its columns'
+//! times, none of which ever falls.
+//! - *Two writers:* whoever reads back last sees both writes, so its version is the highest and its copy stays, whichever
+//!   reaches Redis last.
+//! - *A lookup that fills a miss while somebody writes:* it may have read the row before the write, but its copy then has a
+//!   lower version and does not replace the writer's.
+//! - *A crash, or Redis failing, between the two stores:* the write was not answered, so nobody relies on it. The caller
+//!   repeats it, which is harmless; until then copies are stale for at most their 10 minutes.
+//! - *What is left:* a copy that Redis has lost (evicted, flushed, a failover) leaves nothing to compare with. A lookup that
+//!   was reading the row just then can put an older one back, and a replica can come up with one. It is gone after 10 minutes.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use domain::{Preferences, User};
+
+use super::{cassandra::Cassandra, read_model::ReadModel, record::Record, redis::Redis};
+use crate::{Change, HistoryEntry, StoreError, UserKey, Users};
+
+/// Users in Cassandra and Redis.
+pub(super) struct ClusterUsers {
+    record: Record,
+    read_model: ReadModel,
+}
+
+impl ClusterUsers {
+    /// Prepares the statements.
+    pub(super) async fn new(cassandra: Cassandra, redis: Arc<Redis>) -> Result<Self, StoreError> {
+        Ok(Self { record: Record::new(cassandra).await?, read_model: ReadModel::new(redis) })
+    }
+
+    /// Brings the read model up to the record. After every write, also one that changed nothing: it may be the repetition of
+    /// one that got no further than the record.
+    async fn publish(&self, key: &UserKey) -> Result<(), StoreError> {
+        self.read_model.replace(key, &self.record.read(key).await?).await
+    }
+}
+
+#[async_trait]
+impl Users for ClusterUsers {
+    async fn put(&self, user: &User, change: &Change) -> Result<(), StoreError> {
+        let key = UserKey { tenant: user.tenant.clone(), user: user.id.clone() };
+        let there = self.record.read(&key).await?;
+        self.record.put(user, change.at, &there).await?;
+        self.publish(&key).await
+    }
+
+    async fn put_preferences(
+        &self,
+        key: &UserKey,
+        preferences: &Preferences,
+        change: &Change,
+    ) -> Result<bool, StoreError> {
+        let there = self.record.read(key).await?;
+        if there.user.is_none() {
+            return Ok(false);
+        }
+        self.record.prefer(key, preferences, change, &there).await?;
+        self.publish(key).await?;
+        Ok(true)
+    }
+
+    async fn delete(&self, key: &UserKey, change: &Change) -> Result<bool, StoreError> {
+        let there = self.record.read(key).await?;
+        // also when nobody is there: an older write may still be on its way
+        self.record.erase(key, change.at, &there).await?;
+        self.publish(key).await?;
+        Ok(there.user.is_some())
+    }
+
+    async fn get(&self, key: &UserKey) -> Result<Option<User>, StoreError> {
+        Ok(self.record.read(key).await?.user)
+    }
+
+    async fn lookup(&self, keys: &[UserKey]) -> Result<Vec<Option<User>>, StoreError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let copies = self.read_model.read(keys).await?;
+        let missing: Vec<_> = keys.iter().zip(&copies).filter(|(_, copy)| copy.is_none()).map(|(key, _)| key).collect();
+        let found = self.record.read_many(&missing).await?;
+        let fill: Vec<_> = missing.into_iter().zip(&found).collect();
+        if let Err(e) = self.read_model.fill(&fill).await {
+            tracing::warn!(error = %e, "users were read from the record, which the read model could not keep");
+        }
+        let mut found = found.into_iter();
+        Ok(copies.into_iter().map(|copy| copy.unwrap_or_else(|| found.next().and_then(|s| s.user))).collect())
+    }
+
+    async fn history(&self, key: &UserKey, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
+        self.record.history(key, limit).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.record.ping().await?;
+        self.read_model.ping().await
+    }
+}

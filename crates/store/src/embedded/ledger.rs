@@ -1,0 +1,125 @@
+//! The ledger in `ledger.db`.
+
+use std::{path::Path, time::Duration};
+
+use async_trait::async_trait;
+use domain::{DeliveryId, Timestamp};
+use rusqlite::{Row, Transaction, params};
+
+use super::file::{File, cutoff, give_space_back, slice, time};
+use crate::{Claim, ClaimRequest, Ledger, Settled, StoreError};
+
+/// `kept_from` counts by this machine's clock, in microseconds; `settled` is null while the claim is open.
+const STEPS: &[&str] = &["
+    CREATE TABLE claim (
+        delivery BLOB PRIMARY KEY,
+        owner BLOB NOT NULL,
+        at INTEGER NOT NULL,
+        kept_from INTEGER NOT NULL,
+        settled BLOB
+    ) STRICT;
+    CREATE INDEX claim_by_age ON claim (kept_from);
+"];
+
+pub(super) struct EmbeddedLedger {
+    file: File,
+    window: Duration,
+}
+
+impl EmbeddedLedger {
+    pub(super) fn open(dir: &Path, window: Duration) -> Result<Self, StoreError> {
+        Ok(Self { file: File::open(dir, "ledger.db", STEPS)?, window })
+    }
+}
+
+#[async_trait]
+impl Ledger for EmbeddedLedger {
+    async fn claim(&self, requests: &[ClaimRequest]) -> Result<Vec<Claim>, StoreError> {
+        let requests = requests.to_vec();
+        let before = cutoff(self.window);
+        let job = move |tx: &Transaction<'_>| {
+            prune(tx, before, requests.len())?;
+            requests.iter().map(|request| claim(tx, request)).collect()
+        };
+        self.file.write(job).await
+    }
+
+    async fn take_over(&self, request: &ClaimRequest, from: u128) -> Result<bool, StoreError> {
+        let request = request.clone();
+        let job = move |tx: &Transaction<'_>| {
+            let sql = "UPDATE claim SET owner = ?1, at = ?2, kept_from = ?3 \
+                       WHERE delivery = ?4 AND owner = ?5 AND settled IS NULL";
+            let at = request.at.as_microsecond();
+            let row = params![owner(request.owner), at, now(), key(request.delivery), owner(from)];
+            Ok(tx.prepare_cached(sql)?.execute(row)? == 1)
+        };
+        self.file.write(job).await
+    }
+
+    async fn release(&self, delivery: DeliveryId, by: u128) -> Result<(), StoreError> {
+        let job = move |tx: &Transaction<'_>| {
+            let sql = "DELETE FROM claim WHERE delivery = ?1 AND owner = ?2 AND settled IS NULL";
+            tx.prepare_cached(sql)?.execute(params![key(delivery), owner(by)])
+        };
+        self.file.write(job).await.map(|_| ())
+    }
+
+    async fn settle(&self, ends: &[(DeliveryId, Settled)]) -> Result<(), StoreError> {
+        let ends = ends.to_vec();
+        let before = cutoff(self.window);
+        let job = move |tx: &Transaction<'_>| {
+            prune(tx, before, ends.len())?;
+            ends.iter().try_for_each(|(delivery, end)| settle(tx, *delivery, end))
+        };
+        self.file.write(job).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.file.ping().await
+    }
+}
+
+fn claim(tx: &Transaction<'_>, request: &ClaimRequest) -> rusqlite::Result<Claim> {
+    let sql = "INSERT INTO claim (delivery, owner, at, kept_from) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
+    let row = params![key(request.delivery), owner(request.owner), request.at.as_microsecond(), now()];
+    if tx.prepare_cached(sql)?.execute(row)? == 1 {
+        return Ok(Claim::Granted);
+    }
+    let sql = "SELECT owner, at, settled FROM claim WHERE delivery = ?1";
+    tx.prepare_cached(sql)?.query_row([key(request.delivery)], standing)
+}
+
+fn standing(row: &Row<'_>) -> rusqlite::Result<Claim> {
+    Ok(match row.get::<_, Option<Vec<u8>>>(2)? {
+        Some(end) => Claim::Settled(Settled(end.into())),
+        None => Claim::Open { owner: u128::from_be_bytes(row.get(0)?), at: time(row.get(1)?)? },
+    })
+}
+
+/// An end without a claim is kept as well: the claim may have been pruned, and it must still not be sent again.
+fn settle(tx: &Transaction<'_>, delivery: DeliveryId, end: &Settled) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO claim (delivery, owner, at, kept_from, settled) VALUES (?1, ?2, ?3, ?3, ?4) ON CONFLICT \
+               DO UPDATE SET settled = excluded.settled, kept_from = excluded.kept_from WHERE settled IS NULL";
+    let row = params![key(delivery), owner(0), now(), &*end.0];
+    tx.prepare_cached(sql)?.execute(row).map(|_| ())
+}
+
+/// Pruning rides on writes: a ledger that nobody writes to does not grow.
+fn prune(tx: &Transaction<'_>, before: i64, written: usize) -> rusqlite::Result<()> {
+    let sql = "DELETE FROM claim WHERE rowid IN \
+               (SELECT rowid FROM claim WHERE kept_from < ?1 ORDER BY kept_from LIMIT ?2)";
+    tx.prepare_cached(sql)?.execute([before, slice(written)])?;
+    give_space_back(tx, written)
+}
+
+fn key(delivery: DeliveryId) -> [u8; 16] {
+    delivery.0.into_bytes()
+}
+
+fn owner(owner: u128) -> [u8; 16] {
+    owner.to_be_bytes()
+}
+
+fn now() -> i64 {
+    Timestamp::now().as_microsecond()
+}

@@ -1,0 +1,174 @@
+//! Users in `users.db`.
+
+use std::path::Path;
+
+use async_trait::async_trait;
+use domain::{Preferences, User};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
+
+use super::file::{File, parsed, time};
+use crate::{Change, HistoryEntry, StoreError, UserKey, Users, codec};
+
+/// Times are in microseconds. A profile and the preferences have a version each, so that a change of one never hides a
+/// concurrent change of the other. A deleted user keeps a row without either, so that a late older write stays refused.
+const STEPS: &[&str] = &["
+    CREATE TABLE user (
+        tenant TEXT NOT NULL,
+        id TEXT NOT NULL,
+        profile TEXT,
+        profile_at INTEGER NOT NULL,
+        preferences TEXT,
+        preferences_at INTEGER NOT NULL,
+        changed_by TEXT NOT NULL,
+        changed_from TEXT NOT NULL,
+        PRIMARY KEY (tenant, id)
+    ) STRICT;
+    CREATE TABLE preferences_change (
+        tenant TEXT NOT NULL,
+        user TEXT NOT NULL,
+        at INTEGER NOT NULL,
+        changed_by TEXT NOT NULL,
+        changed_from TEXT NOT NULL,
+        preferences TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX preferences_change_by_user ON preferences_change (tenant, user, at);
+"];
+
+pub(super) struct EmbeddedUsers {
+    file: File,
+}
+
+impl EmbeddedUsers {
+    pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
+        Ok(Self { file: File::open(dir, "users.db", STEPS)? })
+    }
+}
+
+#[async_trait]
+impl Users for EmbeddedUsers {
+    async fn put(&self, user: &User, change: &Change) -> Result<(), StoreError> {
+        let key = UserKey { tenant: user.tenant.clone(), user: user.id.clone() };
+        let (profile, preferences) = (codec::encode_profile(user), codec::encode_preferences(&user.preferences));
+        let change = change.clone();
+        self.file.write(move |tx| put(tx, &key, &profile, &preferences, &change)).await
+    }
+
+    async fn put_preferences(
+        &self,
+        key: &UserKey,
+        preferences: &Preferences,
+        change: &Change,
+    ) -> Result<bool, StoreError> {
+        let (key, preferences, change) = (key.clone(), codec::encode_preferences(preferences), change.clone());
+        let job = move |tx: &Transaction<'_>| {
+            let there = exists(tx, &key)?;
+            if there {
+                put_preferences(tx, &key, &preferences, &change)?;
+            }
+            Ok(there)
+        };
+        self.file.write(job).await
+    }
+
+    async fn delete(&self, key: &UserKey, change: &Change) -> Result<bool, StoreError> {
+        let (key, change) = (key.clone(), change.clone());
+        let job = move |tx: &Transaction<'_>| {
+            let there = exists(tx, &key)?;
+            delete(tx, &key, &change)?;
+            Ok(there)
+        };
+        self.file.write(job).await
+    }
+
+    async fn get(&self, key: &UserKey) -> Result<Option<User>, StoreError> {
+        let key = key.clone();
+        self.file.read(move |db| get(db, &key)).await
+    }
+
+    async fn lookup(&self, keys: &[UserKey]) -> Result<Vec<Option<User>>, StoreError> {
+        let keys = keys.to_vec();
+        self.file.read(move |db| keys.iter().map(|key| get(db, key)).collect()).await
+    }
+
+    async fn history(&self, key: &UserKey, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
+        let key = key.clone();
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let job = move |db: &Connection| {
+            let sql = "SELECT at, changed_by, changed_from, preferences FROM preferences_change \
+                       WHERE tenant = ?1 AND user = ?2 ORDER BY at DESC, rowid DESC LIMIT ?3";
+            let mut changes = db.prepare_cached(sql)?;
+            changes.query_map(params![key.tenant.as_str(), key.user.as_str(), limit], entry)?.collect()
+        };
+        self.file.read(job).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.file.ping().await
+    }
+}
+
+fn put(tx: &Transaction<'_>, key: &UserKey, profile: &str, preferences: &str, change: &Change) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO user VALUES (?1, ?2, ?3, ?4, ?5, ?4, ?6, ?7) ON CONFLICT DO UPDATE SET \
+               preferences = iif(profile IS NULL, excluded.preferences, preferences), \
+               preferences_at = iif(profile IS NULL, excluded.preferences_at, preferences_at), \
+               profile = excluded.profile, profile_at = excluded.profile_at, \
+               changed_by = excluded.changed_by, changed_from = excluded.changed_from \
+               WHERE excluded.profile_at >= profile_at";
+    let (tenant, user, at) = (key.tenant.as_str(), key.user.as_str(), change.at.as_microsecond());
+    let row = params![tenant, user, profile, at, preferences, change.by, change.from];
+    tx.prepare_cached(sql)?.execute(row).map(|_| ())
+}
+
+/// A repeated call adds nothing to the history.
+fn put_preferences(tx: &Transaction<'_>, key: &UserKey, preferences: &str, change: &Change) -> rusqlite::Result<()> {
+    let (tenant, user, at) = (key.tenant.as_str(), key.user.as_str(), change.at.as_microsecond());
+    let sql = "UPDATE user SET preferences = ?3, preferences_at = ?4 \
+               WHERE tenant = ?1 AND id = ?2 AND preferences_at <= ?4";
+    tx.prepare_cached(sql)?.execute(params![tenant, user, preferences, at])?;
+    let sql = "INSERT INTO preferences_change SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE NOT EXISTS \
+               (SELECT 1 FROM preferences_change WHERE tenant = ?1 AND user = ?2 AND at = ?3 \
+                AND changed_by = ?4 AND changed_from = ?5 AND preferences = ?6)";
+    tx.prepare_cached(sql)?.execute(params![tenant, user, at, change.by, change.from, preferences]).map(|_| ())
+}
+
+/// Leaves a mark also where nobody is: an older `put` may still be on its way.
+fn delete(tx: &Transaction<'_>, key: &UserKey, change: &Change) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO user VALUES (?1, ?2, NULL, ?3, NULL, ?3, ?4, ?5) ON CONFLICT DO UPDATE SET \
+               profile = NULL, preferences = NULL, profile_at = excluded.profile_at, \
+               changed_by = excluded.changed_by, changed_from = excluded.changed_from \
+               WHERE excluded.profile_at >= profile_at";
+    let (tenant, user, at) = (key.tenant.as_str(), key.user.as_str(), change.at.as_microsecond());
+    tx.prepare_cached(sql)?.execute(params![tenant, user, at, change.by, change.from]).map(|_| ())
+}
+
+fn exists(db: &Connection, key: &UserKey) -> rusqlite::Result<bool> {
+    let sql = "SELECT 1 FROM user WHERE tenant = ?1 AND id = ?2 AND profile IS NOT NULL";
+    db.prepare_cached(sql)?.exists([key.tenant.as_str(), key.user.as_str()])
+}
+
+fn get(db: &Connection, key: &UserKey) -> rusqlite::Result<Option<User>> {
+    let sql = "SELECT profile, preferences, max(profile_at, preferences_at) FROM user \
+               WHERE tenant = ?1 AND id = ?2 AND profile IS NOT NULL";
+    let mut found = db.prepare_cached(sql)?;
+    found.query_row([key.tenant.as_str(), key.user.as_str()], |row| user(key, row)).optional()
+}
+
+fn user(key: &UserKey, row: &Row<'_>) -> rusqlite::Result<User> {
+    let profile = parsed(codec::decode_profile(row.get_ref(0)?.as_str()?))?;
+    Ok(User {
+        tenant: key.tenant.clone(),
+        id: key.user.clone(),
+        locale: profile.locale,
+        time_zone: profile.time_zone,
+        contacts: profile.contacts,
+        preferences: parsed(codec::decode_preferences(row.get_ref(1)?.as_str()?))?,
+        updated_at: time(row.get(2)?)?,
+    })
+}
+
+fn entry(row: &Row<'_>) -> rusqlite::Result<HistoryEntry> {
+    Ok(HistoryEntry {
+        change: Change { at: time(row.get(0)?)?, by: row.get(1)?, from: row.get(2)? },
+        preferences: parsed(codec::decode_preferences(row.get_ref(3)?.as_str()?))?,
+    })
+}

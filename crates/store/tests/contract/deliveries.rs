@@ -1,0 +1,373 @@
+//! What every `Deliveries` does.
+
+use std::collections::BTreeMap;
+
+use domain::{
+    Attempt, CategoryKey, Channel, ChannelType, DeliveryId, DeliveryStatus, History, NotificationId,
+    NotificationStatus, Outcome, Priority, Reason, Selector, State, Status, TenantId, UserId,
+};
+use store::{Deliveries, DeliveryQuery, NotificationView, Page};
+use uuid::Uuid;
+
+use crate::{at, eventually, tenant};
+
+fn notification(tenant: &TenantId) -> NotificationStatus {
+    NotificationStatus {
+        id: NotificationId::new(at(0)),
+        tenant: tenant.clone(),
+        recipients: 1,
+        category: None,
+        priority: Priority::default(),
+        channels: vec![Selector::Channel(Channel::Webhook)],
+        accepted_at: at(0),
+        expires_at: None,
+        metadata: BTreeMap::new(),
+    }
+}
+
+/// A delivery that has been through these states.
+fn delivery(tenant: &TenantId, notification: NotificationId, accepted: i64, states: &[State]) -> DeliveryStatus {
+    let mut history = History::default();
+    for (i, state) in (0..).zip(states) {
+        history.reached(at(accepted + i), *state, None);
+    }
+    DeliveryStatus {
+        id: DeliveryId(Uuid::new_v4()),
+        notification,
+        tenant: tenant.clone(),
+        user: Some(UserId::parse("ana").expect("an id")),
+        recipient_key: "user:ana".into(),
+        channel: Channel::Webhook,
+        address: Some("https://example.com/…".into()),
+        category: None,
+        priority: Priority::default(),
+        state: *states.last().expect("a state"),
+        reason: None,
+        accepted_at: at(accepted),
+        updated_at: history.last().expect("a step").at,
+        metadata: BTreeMap::new(),
+        history,
+    }
+}
+
+fn stranger() -> NotificationId {
+    NotificationId(Uuid::new_v4())
+}
+
+async fn index(store: &dyn Deliveries, documents: &[Status]) {
+    assert_eq!(store.index(documents).await.expect("index"), vec![Ok(()); documents.len()]);
+}
+
+async fn page(
+    store: &dyn Deliveries,
+    tenant: &TenantId,
+    query: &DeliveryQuery,
+    cursor: Option<&str>,
+    n: usize,
+) -> Page {
+    store.search(tenant, query, cursor, n).await.expect("search").expect("a readable cursor")
+}
+
+async fn found(store: &dyn Deliveries, tenant: &TenantId, query: &DeliveryQuery) -> Vec<DeliveryId> {
+    page(store, tenant, query, None, 1000).await.items.iter().map(|d| d.id).collect()
+}
+
+/// Waits until a tenant has as many deliveries as that.
+async fn settle(store: &dyn Deliveries, tenant: &TenantId, count: usize) {
+    let all = DeliveryQuery::default();
+    let counted = || async { (found(store, tenant, &all).await.len() == count).then_some(()) };
+    eventually("all deliveries are found", counted).await;
+}
+
+/// Waits until a notification can be seen with as many deliveries as that.
+async fn view(store: &dyn Deliveries, tenant: &TenantId, id: NotificationId, count: usize) -> NotificationView {
+    let seen = || async { store.notification(tenant, id).await.expect("notification") };
+    eventually("the notification is seen", || async { seen().await.filter(|v| v.deliveries.len() == count) }).await
+}
+
+pub async fn a_document_comes_back_whole(store: &dyn Deliveries) {
+    let tenant = tenant();
+    let words =
+        [("ключ", "значение"), ("with.dot", "a\"b\\c\n\u{1F514}"), ("", ""), ("a", "2026-01-01"), ("n", "1e400")];
+    let metadata: BTreeMap<_, _> = words.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    let full = NotificationStatus {
+        recipients: 1000,
+        category: Some(CategoryKey::parse("orders_2-x").expect("a name")),
+        priority: Priority::parse(10).expect("a priority"),
+        channels: vec![Selector::Channel(Channel::Webhook), Selector::Type(ChannelType::Chat)],
+        expires_at: Some(at(5_000_000_000)),
+        metadata: metadata.clone(),
+        ..notification(&tenant)
+    };
+    let mut rich = delivery(&tenant, full.id, 0, &[State::Accepted, State::Queued]);
+    let attempt =
+        |number, outcome: Outcome| Attempt::new(number, &outcome, "503 überlastet: \"später\"", 12_345_678_901);
+    rich.history.attempted(at(3), State::Deferred, attempt(1, Outcome::Transient { retry_after: None }));
+    rich.history.attempted(at(4), State::Failed, attempt(2, Outcome::Rejected(Reason::ProviderRejected)));
+    rich.history.reached(at(4), State::Failed, Some(Reason::RetriesExhausted));
+    let rich = DeliveryStatus {
+        category: full.category.clone(),
+        priority: full.priority,
+        state: State::Failed,
+        reason: Some(Reason::RetriesExhausted),
+        updated_at: at(4),
+        metadata,
+        ..rich
+    };
+    let raw = DeliveryStatus {
+        user: None,
+        recipient_key: "webhook:0123456789abcdef".into(),
+        address: None,
+        ..delivery(&tenant, full.id, 1, &[State::Accepted])
+    };
+    let bare = notification(&tenant);
+    let documents = [
+        Status::Delivery(rich.clone()),
+        Status::Notification(full.clone()),
+        Status::Notification(bare.clone()),
+        Status::Delivery(raw.clone()),
+    ];
+    index(store, &documents).await;
+    let expected = NotificationView { notification: full.clone(), deliveries: vec![rich.clone(), raw.clone()] };
+    assert_eq!(view(store, &tenant, full.id, 2).await, expected);
+    assert_eq!(view(store, &tenant, bare.id, 0).await, NotificationView { notification: bare, deliveries: vec![] });
+    settle(store, &tenant, 2).await;
+    assert_eq!(page(store, &tenant, &DeliveryQuery::default(), None, 10).await.items, [raw, rich], "newest first");
+    assert_eq!(store.index(&[]).await.expect("index"), []);
+}
+
+pub async fn deliveries_are_oldest_first_and_wait_for_their_notification(store: &dyn Deliveries) {
+    let tenant = tenant();
+    let request = notification(&tenant);
+    let steps = [3, 1, 2, 5, 4];
+    let early: Vec<_> = steps.map(|s| Status::Delivery(delivery(&tenant, request.id, s, &[State::Accepted]))).into();
+    index(store, &early).await;
+    settle(store, &tenant, 5).await;
+    assert_eq!(store.notification(&tenant, request.id).await.expect("notification"), None, "it has not come yet");
+    index(store, &[Status::Notification(request.clone())]).await;
+    let seen = view(store, &tenant, request.id, 5).await;
+    assert_eq!(seen.notification, request);
+    assert_eq!(seen.deliveries.iter().map(|d| d.accepted_at).collect::<Vec<_>>(), [1, 2, 3, 4, 5].map(at));
+    assert_eq!(store.notification(&tenant, stranger()).await.expect("notification"), None);
+}
+
+pub async fn an_older_version_never_replaces_a_newer_one(store: &dyn Deliveries) {
+    let tenant = tenant();
+    let request = notification(&tenant);
+    let third = delivery(&tenant, request.id, 0, &[State::Accepted, State::Queued, State::Sending]);
+    let after = |states: &[State]| {
+        let DeliveryStatus { state, updated_at, history, .. } = delivery(&tenant, request.id, 0, states);
+        DeliveryStatus { state, updated_at, history, ..third.clone() }
+    };
+    let (second, fourth) = (
+        after(&[State::Accepted, State::Queued]),
+        after(&[State::Accepted, State::Queued, State::Sending, State::Sent]),
+    );
+    let state = || async { view(store, &tenant, request.id, 1).await.deliveries.remove(0).state };
+
+    index(store, &[Status::Notification(request.clone()), Status::Delivery(third.clone())]).await;
+    assert_eq!(state().await, State::Sending);
+    // older, the same again, older and newer in one call
+    index(store, &[Status::Delivery(second.clone()), Status::Notification(request.clone())]).await;
+    index(store, &[Status::Delivery(third.clone()), Status::Delivery(third.clone())]).await;
+    let marker = delivery(&tenant, stranger(), 9, &[State::Accepted]);
+    index(store, &[Status::Delivery(marker)]).await;
+    settle(store, &tenant, 2).await;
+    assert_eq!(state().await, State::Sending, "it stays");
+
+    index(store, &[Status::Delivery(third), Status::Delivery(fourth.clone()), Status::Delivery(second)]).await;
+    let newest = || async { (state().await == State::Sent).then_some(()) };
+    eventually("the newest version is seen", newest).await;
+    assert_eq!(view(store, &tenant, request.id, 1).await.deliveries, [fourth]);
+    let sent = DeliveryQuery { state: Some(State::Sent), ..DeliveryQuery::default() };
+    let sending = DeliveryQuery { state: Some(State::Sending), ..DeliveryQuery::default() };
+    eventually("it is found by its new state", || async {
+        (found(store, &tenant, &sent).await.len() == 1).then_some(())
+    })
+    .await;
+    assert_eq!(found(store, &tenant, &sending).await, [], "and not by its old one");
+}
+
+pub async fn a_tenant_sees_nothing_of_another(store: &dyn Deliveries) {
+    let (ours, theirs) = (tenant(), tenant());
+    let request = notification(&theirs);
+    let documents: Vec<_> = [Status::Notification(request.clone())]
+        .into_iter()
+        .chain((0..3).map(|s| Status::Delivery(delivery(&theirs, request.id, s, &[State::Accepted]))))
+        .collect();
+    index(store, &documents).await;
+    let own = delivery(&ours, stranger(), 1, &[State::Accepted]);
+    index(store, &[Status::Delivery(own.clone())]).await;
+    view(store, &theirs, request.id, 3).await;
+    settle(store, &theirs, 3).await;
+    settle(store, &ours, 1).await;
+
+    assert_eq!(store.notification(&ours, request.id).await.expect("notification"), None);
+    let of_theirs = DeliveryQuery { notification: Some(request.id), ..DeliveryQuery::default() };
+    assert_eq!(found(store, &ours, &of_theirs).await, []);
+    assert_eq!(found(store, &ours, &DeliveryQuery::default()).await, [own.id]);
+    let cursor = page(store, &theirs, &DeliveryQuery::default(), None, 1).await.next_cursor.expect("two more");
+    let stolen = store.search(&ours, &DeliveryQuery::default(), Some(&cursor), 10).await.expect("search");
+    assert!(stolen.is_none_or(|p| p.items.iter().all(|d| d.tenant == ours)), "another tenant's cursor opens nothing");
+}
+
+pub async fn a_view_and_a_page_are_limited(store: &dyn Deliveries) {
+    let tenant = tenant();
+    let request = notification(&tenant);
+    let all: Vec<_> = (0..10_020).map(|step| delivery(&tenant, request.id, step, &[State::Accepted])).collect();
+    index(store, &[Status::Notification(request.clone())]).await;
+    for some in all.chunks(1_000) {
+        index(store, &some.iter().cloned().map(Status::Delivery).collect::<Vec<_>>()).await;
+    }
+    let oldest: Vec<_> = all[..10_000].iter().map(|d| d.id).collect();
+    let limited = || async {
+        let seen = store.notification(&tenant, request.id).await.expect("notification")?;
+        (seen.deliveries.iter().map(|d| d.id).collect::<Vec<_>>() == oldest).then_some(())
+    };
+    eventually("the view has the 10,000 oldest", limited).await;
+    let newest: Vec<_> = all.iter().rev().take(1_000).map(|d| d.id).collect();
+    let limited = || async {
+        let page = page(store, &tenant, &DeliveryQuery::default(), None, 1_000).await;
+        (page.items.iter().map(|d| d.id).collect::<Vec<_>>() == newest && page.next_cursor.is_some()).then_some(())
+    };
+    eventually("the page has the 1,000 newest", limited).await;
+}
+
+pub async fn every_filter_filters(store: &dyn Deliveries) {
+    let tenant = tenant();
+    let n = stranger();
+    let orders = CategoryKey::parse("orders").expect("a name");
+    let bob = UserId::parse("Bob:x+y@example.com").expect("an id");
+    let plain = delivery(&tenant, stranger(), 0, &[State::Queued]);
+    let of_bob = DeliveryStatus { user: Some(bob.clone()), ..delivery(&tenant, stranger(), 1, &[State::Queued]) };
+    let of_n = delivery(&tenant, n, 2, &[State::Queued]);
+    let sent = delivery(&tenant, stranger(), 3, &[State::Sent]);
+    let gone = Some(Reason::AddressGone);
+    let failed = DeliveryStatus { reason: gone, ..delivery(&tenant, stranger(), 4, &[State::Failed]) };
+    let order = DeliveryStatus { category: Some(orders.clone()), ..delivery(&tenant, stranger(), 5, &[State::Queued]) };
+    let raw = DeliveryStatus { user: None, ..delivery(&tenant, stranger(), 6, &[State::Queued]) };
+    let both = DeliveryStatus {
+        user: Some(bob.clone()),
+        category: Some(orders.clone()),
+        ..delivery(&tenant, n, 7, &[State::Sent])
+    };
+    let all = [&plain, &of_bob, &of_n, &sent, &failed, &order, &raw, &both].map(|d| d.id);
+    let documents = [plain, of_bob, of_n, sent, failed, order, raw, both].map(Status::Delivery);
+    index(store, &documents).await;
+    settle(store, &tenant, 8).await;
+
+    let any = DeliveryQuery::default;
+    let cases = [
+        (any(), vec![7, 6, 5, 4, 3, 2, 1, 0]),
+        (DeliveryQuery { user: Some(bob.clone()), ..any() }, vec![7, 1]),
+        (DeliveryQuery { user: Some(UserId::parse("bob:x+y@example.com").expect("an id")), ..any() }, vec![]),
+        (DeliveryQuery { user: Some(UserId::parse("Bob").expect("an id")), ..any() }, vec![]),
+        (DeliveryQuery { notification: Some(n), ..any() }, vec![7, 2]),
+        (DeliveryQuery { notification: Some(stranger()), ..any() }, vec![]),
+        (DeliveryQuery { channel: Some(Channel::Webhook), ..any() }, vec![7, 6, 5, 4, 3, 2, 1, 0]),
+        (DeliveryQuery { state: Some(State::Sent), ..any() }, vec![7, 3]),
+        (DeliveryQuery { state: Some(State::Read), ..any() }, vec![]),
+        (DeliveryQuery { reason: gone, ..any() }, vec![4]),
+        (DeliveryQuery { category: Some(orders.clone()), ..any() }, vec![7, 5]),
+        (DeliveryQuery { state: Some(State::Sent), category: Some(orders.clone()), ..any() }, vec![7]),
+        (DeliveryQuery { state: Some(State::Failed), category: Some(orders.clone()), ..any() }, vec![]),
+        (
+            DeliveryQuery {
+                user: Some(bob),
+                notification: Some(n),
+                channel: Some(Channel::Webhook),
+                state: Some(State::Sent),
+                reason: None,
+                category: Some(orders),
+                since: Some(at(7)),
+                until: Some(at(8)),
+            },
+            vec![7],
+        ),
+    ];
+    for (query, expected) in cases {
+        let expected: Vec<_> = expected.into_iter().map(|i| all[i]).collect();
+        assert_eq!(found(store, &tenant, &query).await, expected, "{query:?}");
+    }
+}
+
+pub async fn times_filter_from_inclusive_until_exclusive(store: &dyn Deliveries) {
+    let tenant = tenant();
+    let documents: Vec<_> =
+        (0..4).map(|s| Status::Delivery(delivery(&tenant, stranger(), s, &[State::Accepted]))).collect();
+    index(store, &documents).await;
+    settle(store, &tenant, 4).await;
+    let us = |step, us| at(step).checked_add(std::time::Duration::from_micros(us)).expect("a time");
+    for (since, until, expected) in [
+        (Some(at(1)), Some(at(3)), vec![2, 1]),
+        (Some(us(1, 1)), Some(us(3, 1)), vec![3, 2]),
+        (Some(at(2)), None, vec![3, 2]),
+        (None, Some(at(1)), vec![0]),
+        (Some(at(3)), Some(at(3)), vec![]),
+        (Some(at(4)), None, vec![]),
+    ] {
+        let query = DeliveryQuery { since, until, ..DeliveryQuery::default() };
+        let items = page(store, &tenant, &query, None, 10).await.items;
+        assert_eq!(
+            items.iter().map(|d| d.accepted_at).collect::<Vec<_>>(),
+            expected.into_iter().map(at).collect::<Vec<_>>()
+        );
+    }
+}
+
+pub async fn pages_have_no_gap_and_no_repeat(store: &dyn Deliveries) {
+    let tenant = tenant();
+    // 17 were accepted at each moment, so that pages end in the middle of one
+    let documents: Vec<_> =
+        (0..250).map(|i| Status::Delivery(delivery(&tenant, stranger(), i / 17, &[State::Accepted]))).collect();
+    index(store, &documents).await;
+    settle(store, &tenant, 250).await;
+    let query = DeliveryQuery { state: Some(State::Accepted), ..DeliveryQuery::default() };
+    let (mut seen, mut sizes, mut cursor) = (Vec::new(), Vec::new(), None::<String>);
+    loop {
+        let page = page(store, &tenant, &query, cursor.as_deref(), 100).await;
+        sizes.push(page.items.len());
+        seen.extend(page.items);
+        // what comes in meanwhile is newer than all pages to come
+        let newer = delivery(&tenant, stranger(), 1_000, &[State::Accepted]);
+        index(store, &[Status::Delivery(newer)]).await;
+        let Some(next) = page.next_cursor else { break };
+        cursor = Some(next);
+    }
+    assert_eq!(sizes, [100, 100, 50]);
+    assert!(seen.is_sorted_by(|a, b| a.accepted_at >= b.accepted_at), "newest first");
+    let mut ids: Vec<_> = seen.iter().map(|d| d.id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 250);
+}
+
+pub async fn the_last_page_has_no_cursor(store: &dyn Deliveries) {
+    let tenant = tenant();
+    let query = DeliveryQuery::default();
+    assert_eq!(page(store, &tenant, &query, None, 1000).await, Page { items: vec![], next_cursor: None });
+    let documents: Vec<_> =
+        (0..6).map(|s| Status::Delivery(delivery(&tenant, stranger(), s, &[State::Accepted]))).collect();
+    index(store, &documents).await;
+    settle(store, &tenant, 6).await;
+    let first = page(store, &tenant, &query, None, 3).await;
+    let second = page(store, &tenant, &query, first.next_cursor.as_deref(), 3).await;
+    assert_eq!((first.items.len(), second.items.len()), (3, 3));
+    assert!(first.next_cursor.is_some());
+    assert_eq!(second.next_cursor, None, "also when it is full");
+    let one = page(store, &tenant, &query, None, 1).await;
+    assert_eq!((one.items.len(), one.next_cursor.is_some()), (1, true));
+}
+
+pub async fn an_unreadable_cursor_is_said_to_be_one(store: &dyn Deliveries) {
+    let tenant = tenant();
+    let long = "f".repeat(5_000);
+    for cursor in ["", "nonsense", "🔔🔔🔔", "[]", "{\"a\":1}", "../..", long.as_str()] {
+        let answer = store.search(&tenant, &DeliveryQuery::default(), Some(cursor), 10).await.expect("search");
+        assert_eq!(answer, None, "{cursor}");
+    }
+}
+
+pub async fn ping(store: &dyn Deliveries) {
+    store.ping().await.expect("it answers");
+}

@@ -1,0 +1,178 @@
+//! The suite on SQLite files, and what only files promise.
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use bytes::Bytes;
+use domain::{
+    Channel, Contacts, DeliveryId, NotificationId, NotificationStatus, Preferences, Priority, Selector, Status, User,
+    UserId,
+};
+use store::{Change, Claim, ClaimRequest, IndexError, Settled, StoreError, Stores, UserKey, embedded};
+use uuid::Uuid;
+
+use crate::{Opened, at, eventually, tenant};
+
+async fn open() -> Option<Opened> {
+    let dir = tempfile::tempdir().expect("a directory");
+    Some(Opened { stores: opened(dir.path()), dir: Some(dir) })
+}
+
+contract!();
+
+fn opened(dir: &Path) -> Stores {
+    embedded::open(dir, embedded::Options::default()).expect("open")
+}
+
+fn request(delivery: DeliveryId) -> ClaimRequest {
+    ClaimRequest { delivery, owner: 7, at: at(0) }
+}
+
+fn notification() -> NotificationStatus {
+    NotificationStatus {
+        id: NotificationId::new(at(0)),
+        tenant: tenant(),
+        recipients: 1,
+        category: None,
+        priority: Priority::default(),
+        channels: vec![Selector::Channel(Channel::Webhook)],
+        accepted_at: at(0),
+        expires_at: None,
+        metadata: BTreeMap::new(),
+    }
+}
+
+fn ana() -> User {
+    User {
+        tenant: tenant(),
+        id: UserId::parse("ana").expect("an id"),
+        locale: Some("de-CH".into()),
+        time_zone: None,
+        contacts: Contacts::default(),
+        preferences: Preferences::default(),
+        updated_at: at(1),
+    }
+}
+
+#[tokio::test]
+async fn everything_is_there_after_a_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let nested = dir.path().join("not/there/yet");
+    let ana = ana();
+    let key = UserKey { tenant: ana.tenant.clone(), user: ana.id.clone() };
+    let change = Change { by: "ops".into(), from: "http".into(), at: at(1) };
+    let (claimed, settled) = (DeliveryId(Uuid::new_v4()), DeliveryId(Uuid::new_v4()));
+    let end = Settled(Bytes::from_static(b"sent"));
+    let n = notification();
+
+    let stores = opened(&nested);
+    stores.users.put(&ana, &change).await.expect("put");
+    stores.users.put_preferences(&key, &ana.preferences, &change).await.expect("put_preferences");
+    assert_eq!(stores.ledger.claim(&[request(claimed)]).await.expect("claim"), [Claim::Granted]);
+    stores.ledger.settle(&[(settled, end.clone())]).await.expect("settle");
+    stores.deliveries.index(&[Status::Notification(n.clone())]).await.expect("index");
+    drop(stores);
+
+    let stores = opened(&nested);
+    assert_eq!(stores.users.get(&key).await.expect("get"), Some(ana));
+    assert_eq!(stores.users.history(&key, 9).await.expect("history").len(), 1);
+    let claims = stores.ledger.claim(&[request(claimed), request(settled)]).await.expect("claim");
+    assert_eq!(claims, [Claim::Open { owner: 7, at: at(0) }, Claim::Settled(end)]);
+    let view = stores.deliveries.notification(&n.tenant, n.id).await.expect("notification");
+    assert_eq!(view.map(|v| v.notification), Some(n));
+}
+
+#[tokio::test]
+async fn of_a_deleted_user_the_file_keeps_a_mark_only() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let stores = opened(dir.path());
+    let ana = ana();
+    let key = UserKey { tenant: ana.tenant.clone(), user: ana.id.clone() };
+    let change = Change { by: "ops".into(), from: "http".into(), at: at(1) };
+    stores.users.put(&ana, &change).await.expect("put");
+    stores.users.delete(&key, &change).await.expect("delete");
+    let db = rusqlite::Connection::open(dir.path().join("users.db")).expect("the file");
+    let read = |r: &rusqlite::Row<'_>| Ok((r.get(0)?, r.get(1)?));
+    let kept: (Option<String>, Option<String>) =
+        db.query_row("SELECT profile, preferences FROM user", [], read).expect("the mark");
+    assert_eq!(kept, (None, None));
+}
+
+#[tokio::test]
+async fn old_claims_go_and_their_space_is_given_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let size = || std::fs::metadata(dir.path().join("ledger.db")).expect("the file").len();
+    let end = Settled(Bytes::from(vec![7; 64 * 1024]));
+    let ends: Vec<_> = (0..300).map(|_| (DeliveryId(Uuid::new_v4()), end.clone())).collect();
+    let stores = opened(dir.path());
+    for part in ends.chunks(50) {
+        stores.ledger.settle(part).await.expect("settle");
+    }
+    let asked: Vec<_> = ends.iter().map(|(d, _)| request(*d)).collect();
+    assert_eq!(stores.ledger.claim(&asked).await.expect("claim"), vec![Claim::Settled(end); 300], "within the window");
+    drop(stores);
+    eventually("the closed file has its full size", || async { (size() > 300 * 64 * 1024).then_some(()) }).await;
+
+    let options = embedded::Options { claim_window: Duration::ZERO, ..embedded::Options::default() };
+    let stores = embedded::open(dir.path(), options).expect("open");
+    let some: Vec<_> = (0..100).map(|_| request(DeliveryId(Uuid::new_v4()))).collect();
+    let shrunk = || async {
+        stores.ledger.claim(&some).await.expect("claim");
+        (size() < 6 * 1024 * 1024).then_some(())
+    };
+    eventually("the file has shrunk", shrunk).await;
+    assert_eq!(stores.ledger.claim(&asked).await.expect("claim"), vec![Claim::Granted; 300]);
+}
+
+#[tokio::test]
+async fn old_documents_go() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = embedded::Options { index_retention: Duration::from_secs(3600), ..embedded::Options::default() };
+    let stores = embedded::open(dir.path(), options).expect("open");
+    let old = NotificationStatus { accepted_at: at(-4_000_000), ..notification() };
+    let new = notification();
+    stores.deliveries.index(&[Status::Notification(old.clone())]).await.expect("index");
+    stores.deliveries.index(&[Status::Notification(new.clone())]).await.expect("index");
+    assert_eq!(stores.deliveries.notification(&old.tenant, old.id).await.expect("notification"), None);
+    assert!(stores.deliveries.notification(&new.tenant, new.id).await.expect("notification").is_some());
+}
+
+#[tokio::test]
+async fn a_refused_document_spoils_no_other() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let stores = opened(dir.path());
+    let (good, bad, last) = (notification(), notification(), notification());
+    let db = rusqlite::Connection::open(dir.path().join("index.db")).expect("the file");
+    let refuse = format!(
+        "CREATE TRIGGER refuse BEFORE INSERT ON notification WHEN NEW.tenant = '{}' BEGIN SELECT RAISE(ABORT, 'no'); END",
+        bad.tenant
+    );
+    db.execute_batch(&refuse).expect("a trigger");
+    let documents = [&good, &bad, &last].map(|n| Status::Notification(n.clone()));
+    let results = stores.deliveries.index(&documents).await.expect("index");
+    assert_eq!(results, [Ok(()), Err(IndexError::Rejected("no".into())), Ok(())]);
+    for (n, there) in [(good, true), (bad, false), (last, true)] {
+        let view = stores.deliveries.notification(&n.tenant, n.id).await.expect("notification");
+        assert_eq!(view.is_some(), there);
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_reported_by_file_and_without_its_content() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let stores = opened(dir.path());
+    let db = rusqlite::Connection::open(dir.path().join("users.db")).expect("the file");
+    let row = r#"INSERT INTO user VALUES ('t', 'ana', '{"contacts": {"webhook": "secret"}}', 0, '{}', 0, '', '')"#;
+    db.execute_batch(row).expect("a row");
+    let key =
+        UserKey { tenant: domain::TenantId::parse("t").expect("a name"), user: UserId::parse("ana").expect("an id") };
+    let error = stores.users.get(&key).await.expect_err("it is not readable");
+    assert!(matches!(error, StoreError::Corrupt { store: "users.db", .. }), "{error}");
+    assert!(!error.to_string().contains("secret"), "{error}");
+
+    std::fs::write(dir.path().join("not-a-directory"), "x").expect("a file");
+    assert!(embedded::open(&dir.path().join("not-a-directory"), embedded::Options::default()).is_err());
+    std::fs::create_dir(dir.path().join("other")).expect("a directory");
+    std::fs::write(dir.path().join("other/ledger.db"), "this is no database, it is a text").expect("a file");
+    let error = embedded::open(&dir.path().join("other"), embedded::Options::default()).err().expect("unreadable");
+    assert!(matches!(error, StoreError::Corrupt { store: "ledger.db", .. }), "{error}");
+}

@@ -1,0 +1,168 @@
+//! What every `Ledger` does.
+
+use bytes::Bytes;
+use domain::DeliveryId;
+use futures::future::join_all;
+use store::{Claim, ClaimRequest, Ledger, Settled};
+use uuid::Uuid;
+
+use crate::at;
+
+fn delivery() -> DeliveryId {
+    DeliveryId(Uuid::new_v4())
+}
+
+fn owner() -> u128 {
+    Uuid::new_v4().as_u128()
+}
+
+fn request(delivery: DeliveryId, owner: u128, step: i64) -> ClaimRequest {
+    ClaimRequest { delivery, owner, at: at(step) }
+}
+
+fn end(text: impl AsRef<[u8]>) -> Settled {
+    Settled(Bytes::copy_from_slice(text.as_ref()))
+}
+
+async fn claim(ledger: &dyn Ledger, delivery: DeliveryId, owner: u128, step: i64) -> Claim {
+    let mut answers = ledger.claim(&[request(delivery, owner, step)]).await.expect("claim");
+    assert_eq!(answers.len(), 1);
+    answers.remove(0)
+}
+
+pub async fn one_of_many_concurrent_claims_is_granted(ledger: &dyn Ledger) {
+    for _ in 0..5 {
+        let wanted = delivery();
+        let claims = (0..100).map(|step| async move {
+            let owner = owner();
+            (owner, step, claim(ledger, wanted, owner, step).await)
+        });
+        let answers = join_all(claims).await;
+        let granted: Vec<_> = answers.iter().filter(|(.., claim)| *claim == Claim::Granted).collect();
+        let [(winner, step, _)] = granted[..] else { panic!("{} were granted", granted.len()) };
+        let open = Claim::Open { owner: *winner, at: at(*step) };
+        assert!(answers.iter().all(|(.., claim)| *claim == Claim::Granted || *claim == open), "{answers:?}");
+        assert_eq!(claim(ledger, wanted, *winner, 500).await, open, "also to the owner itself");
+    }
+}
+
+pub async fn a_batch_is_answered_in_order_also_with_repeats(ledger: &dyn Ledger) {
+    let (ours, theirs) = (owner(), owner());
+    let many: Vec<_> = (0..1_500).map(|_| delivery()).collect();
+    // of every three one is new, one is open, one has ended
+    let open: Vec<_> = many.iter().skip(1).step_by(3).map(|d| request(*d, theirs, 1)).collect();
+    assert_eq!(ledger.claim(&open).await.expect("claim"), vec![Claim::Granted; open.len()]);
+    let ends: Vec<_> = many.iter().skip(2).step_by(3).map(|d| (*d, end(d.to_string()))).collect();
+    ledger.settle(&ends).await.expect("settle");
+    let requests: Vec<_> = many.iter().map(|d| request(*d, ours, 2)).collect();
+    let expected = |i: usize, d: &DeliveryId| match i % 3 {
+        0 => Claim::Granted,
+        1 => Claim::Open { owner: theirs, at: at(1) },
+        _ => Claim::Settled(end(d.to_string())),
+    };
+    let answers = ledger.claim(&requests).await.expect("claim");
+    assert_eq!(answers, many.iter().enumerate().map(|(i, d)| expected(i, d)).collect::<Vec<_>>());
+
+    let (one, two) = (delivery(), delivery());
+    let repeated = [request(one, ours, 1), request(two, ours, 2), request(one, ours, 3), request(one, theirs, 4)];
+    let first = Claim::Open { owner: ours, at: at(1) };
+    let answers = ledger.claim(&repeated).await.expect("claim");
+    assert_eq!(answers, [Claim::Granted, Claim::Granted, first.clone(), first]);
+    assert_eq!(ledger.claim(&[]).await.expect("claim"), []);
+}
+
+pub async fn an_open_claim_is_taken_over_from_its_owner_only(ledger: &dyn Ledger) {
+    let (wanted, first, second, third) = (delivery(), owner(), owner(), owner());
+    let take_over =
+        |to, step, from| async move { ledger.take_over(&request(wanted, to, step), from).await.expect("take_over") };
+    assert!(!take_over(second, 1, first).await, "nobody has claimed it");
+    assert_eq!(claim(ledger, wanted, first, 2).await, Claim::Granted, "and the attempt claimed nothing");
+    assert!(!take_over(second, 3, third).await, "it is not the third's");
+    assert!(take_over(second, 4, first).await);
+    assert_eq!(claim(ledger, wanted, first, 5).await, Claim::Open { owner: second, at: at(4) });
+    assert!(!take_over(third, 6, first).await, "it is not the first's any more");
+    ledger.release(wanted, first).await.expect("release");
+    assert_eq!(claim(ledger, wanted, first, 7).await, Claim::Open { owner: second, at: at(4) });
+    ledger.settle(&[(wanted, end("sent"))]).await.expect("settle");
+    assert!(!take_over(third, 8, second).await, "it has ended");
+    assert_eq!(claim(ledger, wanted, third, 9).await, Claim::Settled(end("sent")));
+}
+
+pub async fn one_of_many_concurrent_take_overs_wins(ledger: &dyn Ledger) {
+    for _ in 0..5 {
+        let (wanted, gone) = (delivery(), owner());
+        assert_eq!(claim(ledger, wanted, gone, 0).await, Claim::Granted);
+        let attempts = (0..20).map(|step| async move {
+            let request = request(wanted, owner(), step);
+            let won = ledger.take_over(&request, gone).await.expect("take_over");
+            (request, won)
+        });
+        let winners: Vec<_> = join_all(attempts).await.into_iter().filter(|(_, won)| *won).collect();
+        let [(winner, _)] = &winners[..] else { panic!("{} won", winners.len()) };
+        assert_eq!(claim(ledger, wanted, gone, 99).await, Claim::Open { owner: winner.owner, at: winner.at });
+    }
+}
+
+pub async fn a_released_claim_can_be_claimed_anew(ledger: &dyn Ledger) {
+    let (wanted, first, second) = (delivery(), owner(), owner());
+    ledger.release(wanted, first).await.expect("releasing nothing is fine");
+    for (step, by) in [(1, first), (2, first), (3, second)] {
+        assert_eq!(claim(ledger, wanted, by, step).await, Claim::Granted);
+        ledger.release(wanted, by).await.expect("release");
+        ledger.release(wanted, by).await.expect("release, repeated");
+    }
+    // also one that was taken over, by whom it is now
+    assert_eq!(claim(ledger, wanted, first, 4).await, Claim::Granted);
+    assert!(ledger.take_over(&request(wanted, second, 5), first).await.expect("take_over"));
+    ledger.release(wanted, second).await.expect("release");
+    assert_eq!(claim(ledger, wanted, first, 6).await, Claim::Granted);
+}
+
+pub async fn only_the_owner_releases_and_never_what_ended(ledger: &dyn Ledger) {
+    let (wanted, ours, theirs) = (delivery(), owner(), owner());
+    assert_eq!(claim(ledger, wanted, ours, 1).await, Claim::Granted);
+    ledger.release(wanted, theirs).await.expect("release");
+    assert_eq!(claim(ledger, wanted, theirs, 2).await, Claim::Open { owner: ours, at: at(1) });
+    ledger.settle(&[(wanted, end("sent"))]).await.expect("settle");
+    for by in [ours, theirs, 0] {
+        ledger.release(wanted, by).await.expect("release");
+        assert_eq!(claim(ledger, wanted, theirs, 3).await, Claim::Settled(end("sent")));
+    }
+}
+
+pub async fn the_first_end_stays(ledger: &dyn Ledger) {
+    let (claimed, unclaimed, twice, big, ours) = (delivery(), delivery(), delivery(), delivery(), owner());
+    assert_eq!(claim(ledger, claimed, ours, 1).await, Claim::Granted);
+    let bytes: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    let ends = [
+        (claimed, end("first")),
+        (unclaimed, end("é\0\r\n")),
+        (twice, end("1")),
+        (twice, end("2")),
+        (big, end(&bytes)),
+    ];
+    ledger.settle(&ends).await.expect("settle");
+    ledger.settle(&[(unclaimed, end("later")), (claimed, end("later")), (big, end("x"))]).await.expect("settle");
+    for (delivery, expected) in
+        [(claimed, end("first")), (unclaimed, end("é\0\r\n")), (twice, end("1")), (big, end(&bytes))]
+    {
+        assert_eq!(claim(ledger, delivery, ours, 2).await, Claim::Settled(expected));
+    }
+    ledger.settle(&[]).await.expect("settle");
+}
+
+pub async fn one_of_many_concurrent_ends_stays(ledger: &dyn Ledger) {
+    let (wanted, ours) = (delivery(), owner());
+    assert_eq!(claim(ledger, wanted, ours, 1).await, Claim::Granted);
+    let seen = join_all((0..20).map(|i| async move {
+        ledger.settle(&[(wanted, end(i.to_string()))]).await.expect("settle");
+        claim(ledger, wanted, ours, 2).await
+    }))
+    .await;
+    assert!(matches!(seen[0], Claim::Settled(_)), "{:?}", seen[0]);
+    assert!(seen.iter().all(|claim| *claim == seen[0]), "{seen:?}");
+}
+
+pub async fn ping(ledger: &dyn Ledger) {
+    ledger.ping().await.expect("it answers");
+}

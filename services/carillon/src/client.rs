@@ -1,0 +1,98 @@
+//! A client of the public API, for the operator's commands.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::cli::Server;
+
+/// Calls one server with one key.
+pub(crate) struct Client {
+    http: reqwest::Client,
+    server: Server,
+}
+
+impl Client {
+    pub(crate) fn new(server: &Server) -> anyhow::Result<Self> {
+        // what the operator names is what is called: no proxy from the environment
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?;
+        Ok(Self { http, server: server.clone() })
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        self.server.url.trim_end_matches('/')
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        self.call(Method::GET, path, None).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.call(Method::POST, path, Some(body)).await
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.call(Method::PUT, path, Some(body)).await
+    }
+
+    /// `None` for a 404.
+    pub(crate) async fn find(&self, path: &str) -> anyhow::Result<Option<Value>> {
+        let (status, body) = self.exchange(Method::GET, path, None).await?;
+        if status == StatusCode::NOT_FOUND { Ok(None) } else { accept(status, body).map(Some) }
+    }
+
+    async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let (status, body) = self.exchange(method, path, body).await?;
+        accept(status, body)
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<(StatusCode, Value)> {
+        let url = format!("{}{path}", self.url());
+        let mut request = self.http.request(method, &url);
+        if !self.server.key.is_empty() {
+            request = request.bearer_auth(&self.server.key);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = request.send().await.map_err(|e| {
+            let hint = if e.is_connect() { " (is it running? `--url` or CARILLON_URL says where)" } else { "" };
+            anyhow::Error::from(e).context(format!("cannot call {url}{hint}"))
+        })?;
+        let status = answer.status();
+        let bytes = answer.bytes().await.with_context(|| format!("{url} broke off"))?;
+        let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap_or(Value::Null) };
+        Ok((status, body))
+    }
+
+    /// The notification once it is indexed, and, if asked, once all of it has ended.
+    pub(crate) async fn notification(&self, id: &str, wait: bool) -> anyhow::Result<Value> {
+        let deadline = Instant::now() + Duration::from_secs(if wait { 60 } else { 0 });
+        loop {
+            let found = self.find(&format!("/v1/notifications/{id}")).await?;
+            let ended = |n: &Value| !matches!(n["state"].as_str(), Some("accepted" | "queued" | "sending" | "deferred" | "scheduled"));
+            match found {
+                Some(n) if !wait || ended(&n) => return Ok(n),
+                None if !wait => bail!("there is no notification {id} (one that was just sent takes a second to show)"),
+                _ if Instant::now() >= deadline => bail!("notification {id} has not ended within 60 s; `carillon trace {id}` shows how far it is"),
+                _ => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+}
+
+/// The body of a success, or the problem in words.
+fn accept(status: StatusCode, body: Value) -> anyhow::Result<Value> {
+    if status.is_success() {
+        return Ok(body);
+    }
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    let mut message = format!("{}: {}", status, text(&body["detail"]));
+    for error in body["errors"].as_array().into_iter().flatten() {
+        message.push_str(&format!("\n  {}: {}", text(&error["pointer"]), text(&error["detail"])));
+    }
+    Err(anyhow!(message))
+}

@@ -1,0 +1,61 @@
+//! One service per process, on the cluster engines.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use domain::Channel;
+use service_kit::{Kit, serve, settings::Settings, signal, telemetry};
+
+/// Which service this process is.
+pub(crate) enum Service {
+    Ingress,
+    Router,
+    Gateway(Vec<Channel>),
+    Indexer,
+}
+
+/// Runs one service until a signal, then drains. A straight line: telemetry, connections, run, drain.
+pub(crate) async fn run(settings: Settings, service: Service) -> anyhow::Result<ExitCode> {
+    telemetry::init(&settings)?;
+    register_metrics();
+    let kit = Kit::cluster(settings).await?;
+    signal::cancel_on_signal(kit.shutdown.clone());
+    let admin = kit.settings.read(|r| r.string("admin.listen"))?;
+    if !admin.is_empty() {
+        let listener = serve::bind(&admin, "admin.listen").await?;
+        tracing::info!(address = %listener.local_addr()?, "admin port");
+        kit.tasks.spawn(serve::serve(listener, kit.health.routes(), kit.shutdown.clone()));
+    }
+    kit.spawn_config();
+    match service {
+        Service::Ingress => ingress::run(&kit).await?,
+        Service::Router => router::run(&kit)?,
+        Service::Gateway(channels) => channels.into_iter().try_for_each(|c| gateway::run(&kit, c))?,
+        Service::Indexer => indexer::run(&kit)?,
+    }
+    kit.shutdown.cancelled().await;
+    finish(kit).await
+}
+
+/// Waits for what is in flight; 1 if the deadline came first.
+pub(crate) async fn finish(kit: Kit) -> anyhow::Result<ExitCode> {
+    tracing::info!("draining");
+    if kit.finish().await {
+        tracing::info!("drained");
+        Ok(ExitCode::SUCCESS)
+    } else {
+        Err(anyhow::anyhow!("stopped with work in flight: the drain deadline passed; it will be read again"))
+    }
+}
+
+/// Every crate's metrics, in the one registry.
+pub(crate) fn register_metrics() {
+    let mut registry = telemetry::registry();
+    ingress::metrics::register(&mut registry);
+    gateway::metrics::register(&mut registry);
+}
+
+/// Parses the channels of `gateway --channel`.
+pub(crate) fn channels(names: &[String]) -> anyhow::Result<Vec<Channel>> {
+    names.iter().map(|n| Channel::parse(n).map_err(anyhow::Error::msg)).collect::<Result<_, _>>().context("--channel")
+}

@@ -1,0 +1,65 @@
+//! Everything in one process: the same services, on the embedded log and stores.
+
+use std::process::ExitCode;
+
+use domain::{Channel, Secret};
+use sandbox::{Sandbox, SandboxSettings};
+use service_kit::{Kit, settings::Settings, signal, telemetry};
+
+use crate::{cli::Standalone, demo, run};
+
+/// Runs until a signal, then drains.
+pub(crate) async fn run(mut settings: Settings, options: Standalone) -> anyhow::Result<ExitCode> {
+    telemetry::init(&settings)?;
+    run::register_metrics();
+    if options.sandbox {
+        // the fake providers are on loopback, where a gateway does not send unless it is told to
+        settings.set("gateway.webhook.open_networks", vec!["127.0.0.0/8".to_owned(), "::1/128".to_owned()]);
+    }
+    let kit = Kit::embedded(settings, &options.data).await?;
+    signal::cancel_on_signal(kit.shutdown.clone());
+    kit.spawn_config();
+    tokio::select! {
+        () = kit.config.ready() => {}
+        () = kit.shutdown.cancelled() => return run::finish(kit).await,
+    }
+    let sandbox = if options.sandbox { Some(start_sandbox(&kit.settings, Some(options.data.join("sandbox"))).await?) } else { None };
+    if let (true, Some(sandbox)) = (options.demo, &sandbox) {
+        demo::seed(&kit, sandbox.receiver).await?;
+    }
+    router::run(&kit)?;
+    for channel in Channel::ALL {
+        gateway::run(&kit, channel)?;
+    }
+    indexer::run(&kit)?;
+    let api = ingress::run(&kit).await?;
+    if let (true, Some(sandbox)) = (options.demo, &sandbox) {
+        demo::welcome(api, sandbox);
+    }
+    kit.shutdown.cancelled().await;
+    let code = run::finish(kit).await;
+    if let Some(sandbox) = sandbox {
+        sandbox.stop().await;
+    }
+    code
+}
+
+/// Starts the fake providers.
+pub(crate) async fn start_sandbox(settings: &Settings, record_dir: Option<std::path::PathBuf>) -> anyhow::Result<sandbox::Running> {
+    let (listen, control, secret) =
+        settings.read(|r| (r.socket_addr("sandbox.listen"), r.socket_addr("sandbox.control"), r.secret("sandbox.webhook_secret")))?;
+    let secret = Secret::new(secret.expose());
+    Sandbox::start(SandboxSettings { listen, control, record_dir, secret }).await
+}
+
+/// The fake providers alone, until a signal.
+pub(crate) async fn sandbox_alone(settings: Settings) -> anyhow::Result<ExitCode> {
+    telemetry::init(&settings)?;
+    let shutdown = tokio_util::sync::CancellationToken::new();
+    signal::cancel_on_signal(shutdown.clone());
+    let sandbox = start_sandbox(&settings, None).await?;
+    tracing::info!(receiver = %sandbox.receiver, control = %sandbox.control, "sandbox");
+    shutdown.cancelled().await;
+    sandbox.stop().await;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,32 @@
+//! One folder per channel, with the same file names in each: `mod.rs`, `payload.rs`, `client.rs`, `verdict.rs`.
+
+pub mod webhook;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use domain::{Channel, Delivery, Outcome, config::Account};
+use service_kit::settings::{Problems, Settings};
+
+/// Sends one delivery through one external provider. Holds no retry, limit, status or logging: those are the gateway's.
+#[async_trait]
+pub trait Provider: Send + Sync + 'static {
+    /// One attempt, bounded in time. `account` is the tenant's for this channel, `None` if it has none.
+    async fn send(&self, delivery: &Delivery, account: Option<&Account>) -> Answer;
+}
+
+/// What came of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The verdict.
+    pub outcome: Outcome,
+    /// The provider's answer or the error, for people: no address, no content, no secret.
+    pub detail: String,
+}
+
+/// The provider of a channel, from the settings.
+pub fn provider(channel: Channel, settings: &Settings) -> Result<Arc<dyn Provider>, Problems> {
+    match channel {
+        Channel::Webhook => Ok(Arc::new(webhook::Webhook::new(settings)?)),
+    }
+}

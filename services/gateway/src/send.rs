@@ -1,0 +1,282 @@
+//! One delivery, from the claim to its recorded end.
+//!
+//! The order is what keeps the promise: claim, send, settle in the ledger, publish the final event, finish the record. Die
+//! before the send and nobody has got it; die after it and the claim is found open, so the outcome is recorded as unknown and
+//! the channel's policy decides; die after settling and the final event is published again, without a second send.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bus::{Config, Log, Outgoing, consume::Work, dead::DeadLetters, topic};
+use domain::{
+    Attempt, Channel, Delivery, DeliveryId, Outcome, Policy, Reason, RetryPolicy, State, Status, Timestamp, User,
+    decide::may_still_send,
+};
+use store::{Claim, ClaimRequest, Ledger, Settled, UserKey, Users};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use wire::Record as _;
+
+use crate::{
+    channels::{Answer, Provider},
+    metrics,
+};
+
+/// Between two attempts to reach a store or the log.
+const DOWN: Duration = Duration::from_secs(1);
+/// Added to a lease, for clocks that differ and a store that is slow.
+pub(crate) const MARGIN: Duration = Duration::from_secs(2);
+
+pub(crate) struct Sender {
+    pub(crate) channel: Channel,
+    pub(crate) provider: Arc<dyn Provider>,
+    pub(crate) policy: RetryPolicy,
+    /// How long another process's open claim is respected.
+    pub(crate) lease: Duration,
+    pub(crate) owner: u128,
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) status: Arc<str>,
+    pub(crate) config: Config,
+    pub(crate) users: Arc<dyn Users>,
+    pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) dead: DeadLetters,
+    /// What this process is sending right now, by any of its loops.
+    pub(crate) sending: Arc<Mutex<HashSet<DeliveryId>>>,
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// A record that decoded.
+pub(crate) struct Item {
+    pub(crate) delivery: Delivery,
+    pub(crate) work: Work,
+}
+
+/// How the attempts ended.
+enum End {
+    /// The history says how.
+    Reached,
+    /// As `Reached`, and a person should look: the record becomes a dead letter as well.
+    GivenUp(&'static str),
+    /// Not at all: the record is left to whoever reads it next.
+    LeftOpen,
+}
+
+impl Sender {
+    /// Takes a delivery to its end, or leaves its record to be handed out again.
+    pub(crate) async fn carry_out(&self, Item { mut delivery, work }: Item, user: Option<User>, claim: Claim) {
+        let id = delivery.id;
+        match claim {
+            Claim::Settled(settled) => return self.publish_again(settled, work).await,
+            Claim::Granted => {}
+            Claim::Open { owner, .. } if owner == self.owner => {}
+            Claim::Open { owner, at } => match self.take_over(id, owner, at).await {
+                Ok(()) => delivery.history.attempted(
+                    Timestamp::now(),
+                    State::Sending,
+                    Attempt::new(delivery.history.attempts() + 1, &Outcome::Unknown, "the gateway that claimed it is gone", 0),
+                ),
+                Err(wait) => return work.ack.retry(wait),
+            },
+        }
+        let Some(_sending) = Sending::begin(&self.sending, id) else {
+            // an earlier assignment of the same partition still sends it
+            return work.ack.retry(Duration::from_millis(100));
+        };
+        match self.attempt_until_end(&mut delivery, user).await {
+            End::Reached => {}
+            End::GivenUp(code) => {
+                if let Err(error) = self.dead.bury(&work.record, code, &last_answer(&delivery)).await {
+                    tracing::warn!(%error, "cannot write a dead letter, the record waits");
+                    self.release(id).await;
+                    return work.ack.retry(DOWN);
+                }
+            }
+            End::LeftOpen => return work.ack.retry(DOWN),
+        }
+        self.settle(&delivery).await;
+        let last = delivery.history.last();
+        metrics::ended(self.channel, delivery.state(), last.and_then(|s| s.reason));
+        self.publish(&delivery, work).await;
+    }
+
+    /// Attempts as the policy has them; before each one it asks whether the delivery is still wanted.
+    async fn attempt_until_end(&self, delivery: &mut Delivery, mut user: Option<User>) -> End {
+        loop {
+            let account = {
+                let snapshot = self.config.snapshot();
+                let category = delivery.category.as_ref().and_then(|c| snapshot.category(&delivery.tenant, c));
+                let policy = Policy { opt_in: category.is_some_and(|c| c.opt_in) };
+                if let Err((state, reason)) = may_still_send(delivery, user.as_ref(), policy, Timestamp::now()) {
+                    delivery.history.reached(Timestamp::now(), or_unknown(delivery, state), Some(reason));
+                    return End::Reached;
+                }
+                snapshot.account(&delivery.tenant, self.channel).cloned()
+            };
+            let number = delivery.history.attempts() + 1;
+            let begun = Instant::now();
+            let Answer { outcome, detail } = self.provider.send(delivery, account.as_ref()).await;
+            let took = begun.elapsed();
+            metrics::attempt(self.channel, &outcome, took);
+            let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            let attempt = Attempt::new(number, &outcome, &detail, took_ms);
+            let now = Timestamp::now();
+            let retry_after = match outcome {
+                Outcome::Sent => {
+                    delivery.history.attempted(now, State::Sent, attempt);
+                    return End::Reached;
+                }
+                Outcome::Transient { retry_after } => retry_after,
+                Outcome::Unknown => None,
+                Outcome::AddressGone => return fail(delivery, attempt, Reason::AddressGone),
+                Outcome::Rejected(reason) => return fail(delivery, attempt, reason),
+                Outcome::Misconfigured => {
+                    fail(delivery, attempt, Reason::Misconfigured);
+                    return End::GivenUp("misconfigured");
+                }
+            };
+            delivery.history.attempted(now, State::Deferred, attempt);
+            let Some(wait) = self.policy.wait(number, retry_after, fastrand::f64()) else {
+                delivery.history.reached(now, or_unknown(delivery, State::Failed), Some(Reason::RetriesExhausted));
+                return End::GivenUp("retries_exhausted");
+            };
+            user = match self.wait_and_ask_again(delivery, wait).await {
+                Some(user) => user,
+                None => return End::LeftOpen,
+            };
+        }
+    }
+
+    /// Waits, renews the claim and looks the user up again. `None`: leave the delivery to whoever reads it next.
+    async fn wait_and_ask_again(&self, delivery: &Delivery, wait: Duration) -> Option<Option<User>> {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = self.shutdown.cancelled() => {
+                // nothing is under way: the next owner need not wait for the lease
+                self.release(delivery.id).await;
+                return None;
+            }
+        }
+        let request = ClaimRequest { delivery: delivery.id, owner: self.owner, at: Timestamp::now() };
+        let renewed = self.until_answered("renew a claim", || self.ledger.take_over(&request, self.owner)).await;
+        if !renewed {
+            return None;
+        }
+        let Some(key) = UserKey::of(&delivery.tenant, &delivery.recipient) else { return Some(None) };
+        let key = [key];
+        let mut users = self.until_answered("look a user up", || self.users.lookup(&key)).await;
+        Some(users.pop().flatten())
+    }
+
+    /// Takes an open claim over once its lease is out; until then, how long to wait.
+    async fn take_over(&self, delivery: DeliveryId, from: u128, at: Timestamp) -> Result<(), Duration> {
+        let now = Timestamp::now();
+        let age = Duration::try_from(now.duration_since(at)).unwrap_or_default();
+        if let Some(left) = self.lease.checked_sub(age).filter(|left| !left.is_zero()) {
+            return Err(left);
+        }
+        match self.ledger.take_over(&ClaimRequest { delivery, owner: self.owner, at: now }, from).await {
+            Ok(true) => Ok(()),
+            // somebody else was quicker
+            Ok(false) => Err(Duration::from_millis(100)),
+            Err(error) => {
+                tracing::warn!(%error, "cannot take a claim over, the record waits");
+                Err(DOWN)
+            }
+        }
+    }
+
+    async fn release(&self, delivery: DeliveryId) {
+        if let Err(error) = self.ledger.release(delivery, self.owner).await {
+            tracing::warn!(%error, "cannot give a claim back, it ends with its lease");
+        }
+    }
+
+    /// Records the end in the ledger, however long that takes: without it a second run would send again.
+    async fn settle(&self, delivery: &Delivery) {
+        let end = [(delivery.id, Settled(delivery.encode()))];
+        self.until_answered("settle a claim", || self.ledger.settle(&end)).await;
+    }
+
+    async fn until_answered<T, F>(&self, what: &str, mut ask: impl FnMut() -> F) -> T
+    where
+        F: Future<Output = Result<T, store::StoreError>>,
+    {
+        loop {
+            match ask().await {
+                Ok(answer) => return answer,
+                Err(error) => tracing::warn!(%error, "cannot {what}, trying again"),
+            }
+            tokio::time::sleep(DOWN).await;
+        }
+    }
+
+    /// Publishes the final event and finishes the record; if that fails the record comes back and finds its claim settled.
+    async fn publish(&self, delivery: &Delivery, work: Work) {
+        let event = Status::Delivery(delivery.status()).encode();
+        let key = topic::recipient_key(&delivery.tenant, &delivery.recipient);
+        let record = Outgoing {
+            topic: self.status.clone(),
+            key: Some(key),
+            headers: work.record.headers.handed_on(),
+            value: Some(event),
+        };
+        match self.log.publish(vec![record]).await.into_iter().next() {
+            Some(Ok(_)) => work.ack.done(),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "cannot publish an end, the record waits");
+                work.ack.retry(DOWN);
+            }
+            None => work.ack.retry(DOWN),
+        }
+    }
+
+    async fn publish_again(&self, Settled(bytes): Settled, work: Work) {
+        match Delivery::decode(&bytes) {
+            Ok(delivery) => self.publish(&delivery, work).await,
+            Err(error) => {
+                let detail = format!("the ledger's entry: {error}");
+                self.dead.bury_or_wait(&work.record, "undecodable", &detail, work.ack).await;
+            }
+        }
+    }
+}
+
+/// Marks a delivery as being sent by this process, until dropped.
+struct Sending<'a> {
+    all: &'a Mutex<HashSet<DeliveryId>>,
+    id: DeliveryId,
+}
+
+impl<'a> Sending<'a> {
+    fn begin(all: &'a Mutex<HashSet<DeliveryId>>, id: DeliveryId) -> Option<Self> {
+        all.lock().unwrap_or_else(PoisonError::into_inner).insert(id).then_some(Self { all, id })
+    }
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
+
+fn fail(delivery: &mut Delivery, attempt: Attempt, reason: Reason) -> End {
+    let at = Timestamp::now();
+    delivery.history.attempted(at, State::Deferred, attempt);
+    delivery.history.reached(at, or_unknown(delivery, State::Failed), Some(reason));
+    End::Reached
+}
+
+/// An end without success is not certain when one of the attempts got no answer.
+fn or_unknown(delivery: &Delivery, end: State) -> State {
+    let unknown = Outcome::Unknown.code();
+    let open = delivery.history.0.iter().filter_map(|s| s.attempt.as_ref()).any(|a| a.outcome == unknown);
+    if open { State::Unknown } else { end }
+}
+
+fn last_answer(delivery: &Delivery) -> String {
+    let attempts = delivery.history.0.iter().filter_map(|s| s.attempt.as_ref());
+    attempts.last().map(|a| format!("attempt {}: {} {}", a.number, a.outcome, a.answer)).unwrap_or_default()
+}

@@ -1,0 +1,70 @@
+//! A batch: who may still be reached, and which deliveries are ours to send, in one round trip each; then every delivery goes
+//! its own way.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bus::consume::{Stage, Work};
+use domain::{Delivery, Timestamp};
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use store::{Claim, ClaimRequest, StoreError, UserKey};
+
+use crate::send::{Item, Sender};
+
+/// How long records wait when a store is down.
+const DOWN: Duration = Duration::from_secs(1);
+
+pub(crate) struct Gateway {
+    pub(crate) sender: Arc<Sender>,
+}
+
+#[async_trait]
+impl Stage for Gateway {
+    async fn handle(&self, batch: Vec<Work>) {
+        let items = self.decode(batch).await;
+        if items.is_empty() {
+            return;
+        }
+        let recipient = |item: &Item| UserKey::of(&item.delivery.tenant, &item.delivery.recipient);
+        let users = self.sender.users.look_up_each(items.iter().map(recipient));
+        let (users, claims) = match tokio::try_join!(users, self.claim(&items)) {
+            Ok(answers) => answers,
+            Err(error) => {
+                // a claim that was granted all the same stays ours, and is recognised when the record comes back
+                tracing::warn!(%error, records = items.len(), "cannot ask before sending, the records wait");
+                items.into_iter().for_each(|item| item.work.ack.retry(DOWN));
+                return;
+            }
+        };
+        let sender = &self.sender;
+        let mut sends: FuturesUnordered<_> = items
+            .into_iter()
+            .zip(users.into_iter().zip(claims))
+            .map(|(item, (user, claim))| sender.carry_out(item, user, claim))
+            .collect();
+        while sends.next().await.is_some() {}
+    }
+}
+
+impl Gateway {
+    /// Decodes what decodes; the rest becomes dead letters.
+    async fn decode(&self, batch: Vec<Work>) -> Vec<Item> {
+        let mut items = Vec::with_capacity(batch.len());
+        for work in batch {
+            match wire::decode::<Delivery>(work.record.value.as_ref()) {
+                Ok(delivery) => items.push(Item { delivery, work }),
+                Err(error) => {
+                    let dead = &self.sender.dead;
+                    dead.bury_or_wait(&work.record, "undecodable", &error.to_string(), work.ack).await;
+                }
+            }
+        }
+        items
+    }
+
+    async fn claim(&self, items: &[Item]) -> Result<Vec<Claim>, StoreError> {
+        let at = Timestamp::now();
+        let request = |item: &Item| ClaimRequest { delivery: item.delivery.id, owner: self.sender.owner, at };
+        self.sender.ledger.claim(&items.iter().map(request).collect::<Vec<_>>()).await
+    }
+}

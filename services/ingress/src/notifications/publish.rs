@@ -1,0 +1,135 @@
+//! From checked requests to records on the log, in one call, and what became of each.
+
+use bus::{Headers, LogError, Outgoing, Topics, topic};
+use domain::{NotificationId, NotificationStatus, Status, TenantId, Timestamp};
+use tokio::sync::SemaphorePermit;
+use wire::{Record as _, TraceContext};
+
+use super::request::Draft;
+use crate::{
+    Ingress, metrics,
+    problem::{Kind, Problem},
+};
+
+/// What becomes of one request: its id once all of its records are durable.
+pub type Published = Result<NotificationId, LogError>;
+
+/// Publishes all drafts in one call of the log; one answer per draft, in order. Never `Ok` for one that is not durable.
+pub async fn publish(
+    ingress: &Ingress,
+    tenant: &TenantId,
+    drafts: Vec<Draft>,
+    trace: Option<TraceContext>,
+    now: Timestamp,
+) -> Result<Vec<Published>, Problem> {
+    let _room = make_room(ingress, &drafts)?;
+    let mut batch = Vec::new();
+    let mut parts = Vec::with_capacity(drafts.len());
+    for draft in drafts {
+        let id = NotificationId::new(now);
+        let trace = trace.map_or_else(TraceContext::start, TraceContext::child);
+        let before = batch.len();
+        records(&ingress.topics, tenant, id, draft, trace, now, &mut batch);
+        parts.push((id, batch.len() - before));
+    }
+    if batch.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut results = ingress.log.publish(batch).await.into_iter();
+    Ok(parts.into_iter().map(|(id, records)| outcome(id, results.by_ref().take(records), records)).collect())
+}
+
+/// One failed record, or one without an answer, fails its request.
+fn outcome<T>(id: NotificationId, results: impl Iterator<Item = Result<T, LogError>>, records: usize) -> Published {
+    let mut durable = 0;
+    let mut failed = None;
+    for result in results {
+        match result {
+            Ok(_) => durable += 1,
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    match failed {
+        // what is durable will be delivered, so "nothing was written" would be wrong
+        Some(error) if durable > 0 => Err(LogError::Unavailable(format!("{durable} of {records} records taken: {error}"))),
+        Some(error) => Err(error),
+        None if durable < records => Err(LogError::Unavailable("the log did not answer for every record".into())),
+        None => {
+            metrics::accepted();
+            Ok(id)
+        }
+    }
+}
+
+/// One record per recipient, which is what is acted upon, and one that says how many there are.
+fn records(
+    topics: &Topics,
+    tenant: &TenantId,
+    id: NotificationId,
+    mut draft: Draft,
+    trace: TraceContext,
+    now: Timestamp,
+    batch: &mut Vec<Outgoing>,
+) {
+    let headers = Headers::default()
+        .with(TraceContext::HEADER, trace.to_string())
+        .with("content-type", "application/protobuf");
+    let recipients = std::mem::take(&mut draft.recipients);
+    let status = Status::Notification(NotificationStatus {
+        id,
+        tenant: tenant.clone(),
+        recipients: u32::try_from(recipients.len()).unwrap_or(u32::MAX),
+        category: draft.category.clone(),
+        priority: draft.priority,
+        channels: draft.channels.clone(),
+        accepted_at: now,
+        expires_at: draft.expires_at,
+        metadata: draft.metadata.clone(),
+    });
+    batch.push(Outgoing {
+        topic: topics.status(),
+        key: Some(topic::status_key(tenant, &format!("notification:{id}"))),
+        headers: headers.clone(),
+        value: Some(status.encode()),
+    });
+    let mut recipients = recipients.into_iter();
+    let Some(first) = recipients.next() else { return };
+    let mut notification = draft.notification(id, tenant.clone(), now, first);
+    let to = topics.notifications(notification.leading_type(), notification.priority.lane());
+    loop {
+        batch.push(Outgoing {
+            topic: to.clone(),
+            key: Some(topic::recipient_key(tenant, &notification.recipient)),
+            headers: headers.clone(),
+            value: Some(notification.encode()),
+        });
+        let Some(next) = recipients.next() else { return };
+        notification.recipient = next;
+    }
+}
+
+/// Each recipient's record repeats the content, so a small request can become many megabytes of records: they are counted
+/// before they are made, over all requests.
+fn make_room<'a>(ingress: &'a Ingress, drafts: &[Draft]) -> Result<SemaphorePermit<'a>, Problem> {
+    let bytes: usize = drafts.iter().map(|d| d.recipients.len().saturating_mul(record_bytes(d))).sum();
+    let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+    if kib > ingress.publishing_kib {
+        return Err(Problem::new(
+            Kind::TooLarge,
+            format!(
+                "content times recipients comes to {} MiB of records, and {} MiB is the most; send fewer recipients at a time",
+                kib / 1024,
+                ingress.publishing_kib / 1024
+            ),
+        ));
+    }
+    ingress.publishing.try_acquire_many(kib).map_err(|_| {
+        Problem::new(Kind::Unavailable, "too much is on its way to the log; nothing was done, send it again")
+    })
+}
+
+fn record_bytes(draft: &Draft) -> usize {
+    let content = serde_json::to_vec(&draft.content).map_or(0, |b| b.len());
+    let metadata: usize = draft.metadata.iter().map(|(k, v)| k.len() + v.len() + 16).sum();
+    512 + content + metadata
+}
