@@ -11,7 +11,7 @@ pub enum Outcome {
     Sent,
     /// Try again later; the provider may have said when.
     Transient {
-        /// The provider's own wish, which wins over our schedule.
+        /// The provider's own wish.
         retry_after: Option<Duration>,
     },
     /// The address does not exist any more.
@@ -38,7 +38,7 @@ impl Outcome {
     }
 }
 
-/// When to try again: exponential, capped, jittered; the provider's `retry_after` wins within the cap.
+/// When to try again: exponential, capped, jittered; a provider's `retry_after` lengthens a wait, up to the cap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
     /// Attempts in all, the first included.
@@ -56,12 +56,11 @@ impl RetryPolicy {
         if number >= self.attempts {
             return None;
         }
-        if let Some(wish) = retry_after {
-            return Some(wish.min(self.cap));
-        }
         let doubled = self.base.saturating_mul(1_u32.checked_shl(number.saturating_sub(1).min(31)).unwrap_or(u32::MAX));
         let full = doubled.min(self.cap);
-        Some(full.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0)))
+        let own = full.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0));
+        // a provider may ask for more patience than we have by ourselves, not for less
+        Some(own.max(retry_after.unwrap_or_default()).min(self.cap))
     }
 }
 
@@ -76,6 +75,7 @@ mod tests {
         assert_eq!(waits, [Some(200), Some(400), Some(800), Some(1000), None]);
         assert_eq!(policy.wait(1, None, 0.0), Some(Duration::from_millis(100)));
         assert_eq!(policy.wait(1, Some(Duration::from_secs(1_000_000_000)), 0.3), Some(Duration::from_secs(1)));
+        assert_eq!(policy.wait(1, Some(Duration::ZERO), 1.0), Some(Duration::from_millis(200)), "not shorter");
         assert_eq!(policy.wait(5, Some(Duration::ZERO), 0.3), None);
         let eager = RetryPolicy { attempts: u32::MAX, ..policy };
         assert_eq!(eager.wait(u32::MAX - 1, None, f64::NAN.max(1.0)), Some(Duration::from_secs(1)));

@@ -21,6 +21,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use records::{Reception, Summary};
 
+/// The defaults of `[sandbox]`, with their comments.
+pub const SETTINGS: &str = include_str!("../settings.default.toml");
+
 /// Where the sandbox listens and what it checks.
 #[derive(Debug, Clone)]
 pub struct SandboxSettings {

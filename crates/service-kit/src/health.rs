@@ -100,7 +100,7 @@ impl Health {
         Self::with_silence(shutdown, tasks, SILENCE)
     }
 
-    fn with_silence(shutdown: CancellationToken, tasks: TaskTracker, silence: Duration) -> Self {
+    pub(crate) fn with_silence(shutdown: CancellationToken, tasks: TaskTracker, silence: Duration) -> Self {
         Self(Arc::new(Inner {
             shutdown,
             tasks,
@@ -169,10 +169,9 @@ impl Health {
             missing.push("shutting down".to_owned());
         }
         missing.extend(lock(&self.0.conditions).iter().filter(|c| !(c.is_met)()).map(|c| c.missing.to_owned()));
-        let outside = |v: &&Vitals| !v.is_joined();
-        let outsiders = lock(&self.0.loops);
-        missing.extend(outsiders.iter().filter(outside).map(|v| format!("{}: has not joined its group", v.name())));
-        drop(outsiders);
+        let loops = self.loops();
+        let outside = loops.iter().filter(|v| !v.is_joined());
+        missing.extend(outside.map(|v| format!("{}: has not joined its group", v.name())));
         missing.extend(self.dependencies().iter().filter_map(|d| d.missing()));
         missing
     }
@@ -251,6 +250,3 @@ fn milliseconds(span: Duration) -> f64 {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-#[cfg(test)]
-mod tests;

@@ -3,6 +3,7 @@
 use std::{
     fs::{DirBuilder, File},
     io,
+    net::SocketAddr,
     os::unix::fs::DirBuilderExt,
     path::Path,
     sync::{
@@ -156,7 +157,7 @@ impl Kit {
     pub fn consume(&self, name: &str, stage: Arc<dyn Stage>, dead: topic::Stage, settings: ConsumeSettings) {
         let vitals = Vitals::new(name);
         self.health.register(vitals.clone());
-        let settings = ConsumeSettings { drain: settings.drain.min(self.drain), ..settings };
+        let settings = ConsumeSettings { finish_within: self.drain, ..settings };
         let dead = DeadLetters::new(self.log.clone(), &self.topics, dead);
         let drained = consume(self.log.clone(), stage, dead, settings, vitals, self.shutdown.clone());
         let failed = self.failed.clone();
@@ -174,18 +175,18 @@ impl Kit {
         self.spawn("config", self.config.clone().run(self.shutdown.clone()));
     }
 
-    /// Serves health and metrics on `admin.listen` until everything else has ended.
+    /// Serves health and metrics on `admin.listen` until everything else has ended; says where, `None` if nowhere.
     ///
     /// # Errors
     /// [`Problems`], or the port cannot be had.
-    pub async fn spawn_admin(&self) -> anyhow::Result<()> {
-        if let Some(address) = self.settings.read(|r| r.optional("admin.listen", socket_addr))? {
-            let listener = bind(address, "admin.listen").await?;
-            tracing::info!(address = %listener.local_addr()?, "admin port");
-            let (end, tasks) = &self.admin;
-            tasks.spawn(serve(listener, self.health.routes(), end.clone()));
-        }
-        Ok(())
+    pub async fn spawn_admin(&self) -> anyhow::Result<Option<SocketAddr>> {
+        let Some(address) = self.settings.read(|r| r.optional("admin.listen", socket_addr))? else { return Ok(None) };
+        let listener = bind(address, "admin.listen").await?;
+        let address = listener.local_addr()?;
+        tracing::info!(%address, "admin port");
+        let (end, tasks) = &self.admin;
+        tasks.spawn(serve(listener, self.health.routes(), end.clone()));
+        Ok(Some(address))
     }
 
     /// Runs a task that ends with `shutdown`. One that ends earlier, or panics, ends the process: half of a service is worse
@@ -204,6 +205,11 @@ impl Kit {
         self.shutdown.cancelled().await;
         self.tasks.close();
         let ended = tokio::time::timeout(self.drain, self.tasks.wait()).await.is_ok();
+        if !ended {
+            let busy: Vec<_> =
+                self.health.loops().iter().filter(|v| v.in_flight() > 0).map(|v| v.name().to_owned()).collect();
+            tracing::warn!(?busy, "not everything has ended within {:?}", self.drain);
+        }
         let (end, tasks) = &self.admin;
         end.cancel();
         tasks.close();

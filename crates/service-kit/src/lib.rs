@@ -12,3 +12,6 @@ pub mod telemetry;
 pub use health::Health;
 pub use kit::{Kit, Unreachable};
 pub use settings::{Problems, Reader, Settings};
+
+#[cfg(test)]
+mod tests;

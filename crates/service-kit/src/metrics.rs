@@ -63,11 +63,7 @@ fn state_of(health: &Health) -> Registry {
     registry.register("carillon_loop_silent_seconds", "Since the consume loop last went round", silent.clone());
     registry.register("carillon_loop_assigned_partitions", "Partitions of the consume loop", assigned.clone());
     registry.register("carillon_loop_in_flight_records", "Records in the stage's hands", in_flight.clone());
-    registry.register(
-        "carillon_loop_waiting_records",
-        "Records that wait because something is down",
-        waiting.clone(),
-    );
+    registry.register("carillon_loop_waiting_records", "Records that wait because something is down", waiting.clone());
     registry.register("carillon_dependency_up", "Whether the dependency answered the last check", up.clone());
     registry.register("carillon_dependency_latency_seconds", "How long the last check took", latency.clone());
     for vitals in health.loops() {

@@ -124,6 +124,3 @@ async fn connection(
         tracing::debug!(error, "a connection broke");
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -15,7 +15,8 @@ enum Format {
 
 /// Writes logs to standard error from now on, as `log.format` and `log.filter` say. The first call in a process counts.
 pub fn init(settings: &Settings) -> Result<(), Problems> {
-    let (format, filter) = settings.read(|r| (r.parsed("log.format", parse_format), r.parsed("log.filter", parse_filter)))?;
+    let (format, filter) =
+        settings.read(|r| (r.parsed("log.format", parse_format), r.parsed("log.filter", parse_filter)))?;
     let terminal = std::io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter.unwrap_or_default())
@@ -26,11 +27,8 @@ pub fn init(settings: &Settings) -> Result<(), Problems> {
         Some(Format::Human) => true,
         Some(Format::Json) => false,
     };
-    let set = if human {
-        builder.try_init()
-    } else {
-        builder.json().flatten_event(true).with_span_list(false).try_init()
-    };
+    let set =
+        if human { builder.try_init() } else { builder.json().flatten_event(true).with_span_list(false).try_init() };
     if set.is_ok() {
         std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panicked")));
     }

@@ -119,7 +119,7 @@ fn parse(kind: Kind, entry: Value) -> anyhow::Result<Wanted> {
     let tenant = if kind == Kind::Tenants { name.clone() } else { take("tenant")? };
     if let (Kind::Keys, Ok(key)) = (kind, take("key")) {
         // the key itself does not leave this machine
-        entry.insert("sha256".to_owned(), Value::from(ingress::key_hash(&key).map_err(anyhow::Error::msg)?));
+        entry.insert("sha256".to_owned(), Value::from(ingress::auth::fingerprint(&key)));
     }
     Ok(Wanted { kind, tenant, name, value: Value::Object(entry) })
 }

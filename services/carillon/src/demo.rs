@@ -4,8 +4,8 @@ use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
 use domain::{
-    Address, Channel, Contacts, Preferences, Scope, TenantId, Timestamp, User, UserId,
-    config::{EntryKey, Kind},
+    Address, Channel, Contacts, Preferences, TenantId, Timestamp, User, UserId,
+    config::{EntryKey, Kind, Scope},
 };
 use serde_json::{Value, json};
 use service_kit::Kit;
@@ -41,10 +41,9 @@ pub(crate) async fn seed(kit: &Kit, receiver: SocketAddr) -> anyhow::Result<()> 
     let tenant = TenantId::parse(TENANT).map_err(anyhow::Error::msg)?;
     let secret = kit.settings.read(|r| r.secret("sandbox.webhook_secret"))?;
     let scopes = [Scope::NotificationsWrite, Scope::NotificationsRead, Scope::UsersWrite, Scope::UsersRead, Scope::Operator];
-    let hash = ingress::key_hash(KEY).map_err(anyhow::Error::msg)?;
     let entries = [
         (Kind::Tenants, TENANT, json!({"title": "The demo's tenant"})),
-        (Kind::Keys, "demo", json!({"sha256": hash, "scopes": scopes})),
+        (Kind::Keys, "demo", json!({"sha256": ingress::auth::fingerprint(KEY), "scopes": scopes})),
         (Kind::Categories, "orders", json!({"channels": ["webhook"]})),
         (Kind::Categories, "marketing", json!({"channels": ["webhook"]})),
         (Kind::Accounts, "webhook", json!({"channel": "webhook", "secret": secret.expose()})),

@@ -2,20 +2,15 @@
 
 use std::process::ExitCode;
 
-use service_kit::{Unreachable, settings::Problems};
+use service_kit::{Problems, Unreachable};
 
-/// Bad settings (`EX_USAGE` of sysexits.h).
-const BAD_SETTINGS: u8 = 64;
-/// A dependency cannot be reached (`EX_UNAVAILABLE`).
-const UNAVAILABLE: u8 = 69;
-
-/// Says on stderr what went wrong, one line per problem, and picks the code.
+/// Says on stderr what went wrong, one line per problem, and picks the code (those of sysexits.h).
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if let Some(problems) = error.downcast_ref::<Problems>() {
         eprintln!("{problems}");
-        return ExitCode::from(BAD_SETTINGS);
+        return ExitCode::from(64);
     }
     eprintln!("error: {error:#}");
-    let unreachable = error.is::<Unreachable>() || error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect);
-    if unreachable { ExitCode::from(UNAVAILABLE) } else { ExitCode::FAILURE }
+    let server_away = error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect);
+    if server_away || error.is::<Unreachable>() { ExitCode::from(69) } else { ExitCode::FAILURE }
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use domain::Channel;
-use service_kit::{Kit, serve, settings::Settings, signal, telemetry};
+use service_kit::{Kit, settings::Settings, signal, telemetry};
 
 /// Which service this process is.
 pub(crate) enum Service {
@@ -19,27 +19,20 @@ pub(crate) async fn run(settings: Settings, service: Service) -> anyhow::Result<
     telemetry::init(&settings)?;
     register_metrics();
     let kit = Kit::cluster(settings).await?;
-    signal::cancel_on_signal(kit.shutdown.clone());
-    let admin = kit.settings.read(|r| r.string("admin.listen"))?;
-    if !admin.is_empty() {
-        let listener = serve::bind(&admin, "admin.listen").await?;
-        tracing::info!(address = %listener.local_addr()?, "admin port");
-        kit.tasks.spawn(serve::serve(listener, kit.health.routes(), kit.shutdown.clone()));
-    }
+    signal::cancel_on_signal(kit.shutdown.clone())?;
+    kit.spawn_admin().await?;
     kit.spawn_config();
     match service {
-        Service::Ingress => ingress::run(&kit).await?,
+        Service::Ingress => drop(ingress::run(&kit).await?),
         Service::Router => router::run(&kit)?,
         Service::Gateway(channels) => channels.into_iter().try_for_each(|c| gateway::run(&kit, c))?,
         Service::Indexer => indexer::run(&kit)?,
     }
-    kit.shutdown.cancelled().await;
     finish(kit).await
 }
 
-/// Waits for what is in flight; 1 if the deadline came first.
+/// Waits for the shutdown, then for what is in flight; fails if the deadline came first.
 pub(crate) async fn finish(kit: Kit) -> anyhow::Result<ExitCode> {
-    tracing::info!("draining");
     if kit.finish().await {
         tracing::info!("drained");
         Ok(ExitCode::SUCCESS)

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use domain::{Channel, Secret};
+use domain::Channel;
 use sandbox::{Sandbox, SandboxSettings};
 use service_kit::{Kit, settings::Settings, signal, telemetry};
 
@@ -14,10 +14,10 @@ pub(crate) async fn run(mut settings: Settings, options: Standalone) -> anyhow::
     run::register_metrics();
     if options.sandbox {
         // the fake providers are on loopback, where a gateway does not send unless it is told to
-        settings.set("gateway.webhook.open_networks", vec!["127.0.0.0/8".to_owned(), "::1/128".to_owned()]);
+        settings.set("gateway.webhook.open_networks", vec!["127.0.0.0/8", "::1/128"]);
     }
     let kit = Kit::embedded(settings, &options.data).await?;
-    signal::cancel_on_signal(kit.shutdown.clone());
+    signal::cancel_on_signal(kit.shutdown.clone())?;
     kit.spawn_config();
     tokio::select! {
         () = kit.config.ready() => {}
@@ -36,10 +36,9 @@ pub(crate) async fn run(mut settings: Settings, options: Standalone) -> anyhow::
     if let (true, Some(sandbox)) = (options.demo, &sandbox) {
         demo::welcome(api, sandbox);
     }
-    kit.shutdown.cancelled().await;
     let code = run::finish(kit).await;
     if let Some(sandbox) = sandbox {
-        sandbox.stop().await;
+        sandbox.shutdown().await;
     }
     code
 }
@@ -48,7 +47,6 @@ pub(crate) async fn run(mut settings: Settings, options: Standalone) -> anyhow::
 pub(crate) async fn start_sandbox(settings: &Settings, record_dir: Option<std::path::PathBuf>) -> anyhow::Result<sandbox::Running> {
     let (listen, control, secret) =
         settings.read(|r| (r.socket_addr("sandbox.listen"), r.socket_addr("sandbox.control"), r.secret("sandbox.webhook_secret")))?;
-    let secret = Secret::new(secret.expose());
     Sandbox::start(SandboxSettings { listen, control, record_dir, secret }).await
 }
 
@@ -56,10 +54,10 @@ pub(crate) async fn start_sandbox(settings: &Settings, record_dir: Option<std::p
 pub(crate) async fn sandbox_alone(settings: Settings) -> anyhow::Result<ExitCode> {
     telemetry::init(&settings)?;
     let shutdown = tokio_util::sync::CancellationToken::new();
-    signal::cancel_on_signal(shutdown.clone());
+    signal::cancel_on_signal(shutdown.clone())?;
     let sandbox = start_sandbox(&settings, None).await?;
     tracing::info!(receiver = %sandbox.receiver, control = %sandbox.control, "sandbox");
     shutdown.cancelled().await;
-    sandbox.stop().await;
+    sandbox.shutdown().await;
     Ok(ExitCode::SUCCESS)
 }

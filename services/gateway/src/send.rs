@@ -277,6 +277,6 @@ fn or_unknown(delivery: &Delivery, end: State) -> State {
 }
 
 fn last_answer(delivery: &Delivery) -> String {
-    let attempts = delivery.history.0.iter().filter_map(|s| s.attempt.as_ref());
-    attempts.last().map(|a| format!("attempt {}: {} {}", a.number, a.outcome, a.answer)).unwrap_or_default()
+    let mut attempts = delivery.history.0.iter().filter_map(|s| s.attempt.as_ref());
+    attempts.next_back().map(|a| format!("attempt {}: {} {}", a.number, a.outcome, a.answer)).unwrap_or_default()
 }

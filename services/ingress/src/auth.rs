@@ -53,7 +53,7 @@ impl Caller {
 }
 
 /// SHA-256 in hex: what is kept of a key.
-pub(crate) fn fingerprint(key: &str) -> String {
+pub fn fingerprint(key: &str) -> String {
     digest::digest(&digest::SHA256, key.as_bytes()).as_ref().iter().map(|b| format!("{b:02x}")).collect()
 }
 

@@ -106,15 +106,16 @@ pub fn router(ingress: Ingress) -> Router {
         .with_state(ingress)
 }
 
-/// Serves the public API until shutdown.
-pub async fn run(kit: &Kit) -> anyhow::Result<()> {
+/// Serves the public API until the kit's shutdown; says where, once the port is open.
+pub async fn run(kit: &Kit) -> anyhow::Result<SocketAddr> {
     let (listen, options) = kit.settings.read(read)?;
     let ingress = Ingress::new(kit.log.clone(), kit.topics.clone(), kit.config.clone(), &kit.stores, &options);
     let routes = router(ingress).merge(kit.health.routes());
     let listener = service_kit::serve::bind(listen, "ingress.listen").await?;
-    tracing::info!(address = %listener.local_addr()?, "the public API is listening");
-    service_kit::serve::serve(listener, routes, kit.shutdown.clone()).await;
-    Ok(())
+    let address = listener.local_addr()?;
+    tracing::info!(%address, "the public API is listening");
+    kit.spawn("ingress", service_kit::serve::serve(listener, routes, kit.shutdown.clone()));
+    Ok(address)
 }
 
 fn read(r: &mut Reader<'_>) -> (SocketAddr, Options) {

@@ -40,8 +40,10 @@ pub struct ConsumeSettings {
     pub max_window: usize,
     /// How often finished offsets are committed.
     pub commit_every: Duration,
-    /// How long a revocation, and the end, wait for what is in flight.
+    /// How long a revocation waits for what is in flight.
     pub drain: Duration,
+    /// How long the end waits for what is in flight.
+    pub finish_within: Duration,
 }
 
 impl ConsumeSettings {
@@ -55,6 +57,7 @@ impl ConsumeSettings {
             max_window: 4096,
             commit_every: Duration::from_millis(200),
             drain: Duration::from_secs(5),
+            finish_within: Duration::from_secs(20),
         }
     }
 }

@@ -354,7 +354,7 @@ impl Loop {
 
     /// Finishes what is in flight within the deadline, commits, leaves.
     async fn drain(mut self, log: Option<Box<dyn Subscription>>) -> bool {
-        let deadline = Instant::now() + self.settings.drain;
+        let deadline = Instant::now() + self.settings.finish_within;
         self.ready.clear();
         self.waiting.clear();
         while self.in_flight > 0 {

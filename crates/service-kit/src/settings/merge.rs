@@ -85,7 +85,8 @@ impl Merge {
             }
             None => {
                 let section = format!("{key}.");
-                let is_section = self.entries.range(section.clone()..).next().is_some_and(|(k, _)| k.starts_with(&section));
+                let is_section =
+                    self.entries.range(section.clone()..).next().is_some_and(|(k, _)| k.starts_with(&section));
                 match value {
                     Value::Table(_) if is_section => {} // an empty section changes nothing
                     _ if is_section => self.problem(key, "is a section, not a value", &origin),
@@ -105,14 +106,17 @@ impl Merge {
             }
             Err(e) => {
                 let (line, column) = position(text, e.span().map_or(0, |s| s.start));
-                self.problems.push(format!("{origin}: line {line}, column {column}: {}", e.message().trim()));
+                let wrong = e.message().trim().replace('\n', ", ");
+                self.problems.push(format!("{origin}: line {line}, column {column}: {wrong}"));
                 Vec::new()
             }
         }
     }
 
     fn unknown(&mut self, key: &str, origin: &Origin) {
-        let nearest = self.entries.keys().min_by_key(|known| distance(key, known)).map(String::as_str);
+        let with_section = |known: &String| [known.len(), known.rfind('.').unwrap_or(known.len())];
+        let known = self.entries.keys().flat_map(|k| with_section(k).map(|end| &k[..end]));
+        let nearest = known.min_by_key(|known| distance(key, known));
         let wrong = match nearest {
             Some(nearest) => format!("is not a setting; the nearest is `{nearest}`"),
             None => "is not a setting".to_owned(),

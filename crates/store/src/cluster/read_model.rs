@@ -19,7 +19,7 @@ const NOBODY_MS: u32 = 60_000;
 const WRITE: &str = "
 for i, key in ipairs(KEYS) do
   local value = redis.call('GET', key)
-  if true then
+  if not value or value <= ARGV[i * 2] then
     redis.call('SET', key, ARGV[i * 2], 'PX', ARGV[i * 2 - 1])
   end
 end";

@@ -50,7 +50,7 @@ const CLOSED_V4: [Ipv4Net; 17] = [
     v4(224, 0, 0, 0, 3), // multicast, reserved, broadcast
 ];
 
-/// Of IPv6 only global unicast is public at all: that leaves out loopback, private, link-local, multicast, NAT64 and SRv6.
+/// Of IPv6 only global unicast is public at all: that leaves out loopback, private, link-local, multicast, NAT64 and segment routing.
 const GLOBAL_V6: Ipv6Net = v6(0x2000, 0, 0, 3);
 
 /// What is not public inside of it.

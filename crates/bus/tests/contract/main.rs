@@ -1,0 +1,11 @@
+//! The contract of the log: one suite over every adapter, and beside it what only one of them can do.
+
+#[macro_use]
+mod suite;
+mod member;
+
+mod embedded;
+mod embedded_kill;
+mod kafka;
+mod on_kafka;
+mod sim;
