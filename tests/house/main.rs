@@ -30,7 +30,9 @@ fn text(v: &Value) -> &str {
 /// Our packages, each with what it depends on outside of its tests.
 fn ours(metadata: &Value) -> Vec<(String, BTreeSet<String>)> {
     let members: BTreeSet<&str> = list(&metadata["workspace_members"]).iter().map(text).collect();
-    let normal = |p: &Value| list(&p["dependencies"]).iter().filter(|d| d["kind"].is_null()).map(|d| text(&d["name"]).to_owned()).collect();
+    let normal = |p: &Value| {
+        list(&p["dependencies"]).iter().filter(|d| d["kind"].is_null()).map(|d| text(&d["name"]).to_owned()).collect()
+    };
     list(&metadata["packages"])
         .iter()
         .filter(|p| members.contains(text(&p["id"])))
@@ -53,7 +55,8 @@ fn layers_hold() {
     ];
     let layer = |name: &str| LAYERS.iter().position(|l| l.contains(&name));
     for (name, dependencies) in ours(&metadata()) {
-        let own = layer(&name).unwrap_or_else(|| panic!("`{name}` has no layer yet: give it one here and in docs/ARCHITECTURE.md"));
+        let own = layer(&name)
+            .unwrap_or_else(|| panic!("`{name}` has no layer yet: give it one here and in docs/ARCHITECTURE.md"));
         for dependency in dependencies {
             let below = layer(&dependency).is_none_or(|l| l < own);
             assert!(below, "`{name}` must not import `{dependency}`: it is not in a layer below");
@@ -80,8 +83,10 @@ fn wrappers_hold() {
 #[test]
 fn what_comes_in_is_allowed() {
     let deny: toml::Table = std::fs::read_to_string(root().join("deny.toml")).unwrap().parse().unwrap();
-    let banned: Vec<_> = deny["bans"]["deny"].as_array().unwrap().iter().map(|b| b["crate"].as_str().unwrap().to_owned()).collect();
-    let allowed: Vec<_> = deny["licenses"]["allow"].as_array().unwrap().iter().map(|l| l.as_str().unwrap().to_owned()).collect();
+    let banned: Vec<_> =
+        deny["bans"]["deny"].as_array().unwrap().iter().map(|b| b["crate"].as_str().unwrap().to_owned()).collect();
+    let allowed: Vec<_> =
+        deny["licenses"]["allow"].as_array().unwrap().iter().map(|l| l.as_str().unwrap().to_owned()).collect();
     let metadata = metadata();
     let packages = list(&metadata["packages"]);
     assert!(packages.len() > 100);

@@ -1,7 +1,10 @@
 //! Never lost: every service is killed with SIGKILL three times while 5,000 notifications go through; the claims are held
 //! against outside evidence, the sandbox's record.
 
-use std::{collections::HashMap, time::{Duration, Instant}};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 
@@ -36,7 +39,9 @@ async fn nothing_is_lost(mut world: World, victims: &[&str]) {
     while accepted.len() < NOTIFICATIONS {
         let batch = 50;
         accepted.extend(hand_over(&world, accepted.len(), batch).await);
-        if accepted.len() >= next_kill && let Some(victim) = kills.next() {
+        if accepted.len() >= next_kill
+            && let Some(victim) = kills.next()
+        {
             // at any moment of the work on what was just handed over
             tokio::time::sleep(Duration::from_millis(rng.u64(0..200))).await;
             world.kill(victim);
@@ -70,7 +75,11 @@ async fn hand_over(world: &World, from: usize, count: usize) -> Vec<(String, Str
             }
         };
         let results = answer["results"].as_array().unwrap();
-        return results.iter().enumerate().map(|(i, r)| (r["id"].as_str().unwrap_or_else(|| panic!("{r}")).to_owned(), user(i))).collect();
+        return results
+            .iter()
+            .enumerate()
+            .map(|(i, r)| (r["id"].as_str().unwrap_or_else(|| panic!("{r}")).to_owned(), user(i)))
+            .collect();
     }
 }
 
@@ -123,5 +132,9 @@ async fn check(world: &World, accepted: &[(String, String)], deliveries: &HashMa
             twice += 1;
         }
     }
-    println!("{} accepted, {} received, {twice} of them more than once after an unknown outcome", accepted.len(), received.len());
+    println!(
+        "{} accepted, {} received, {twice} of them more than once after an unknown outcome",
+        accepted.len(),
+        received.len()
+    );
 }

@@ -3,6 +3,7 @@
 
 mod inside;
 mod kill;
+mod outage;
 mod poison;
 mod process;
 mod scenario;

@@ -1,6 +1,9 @@
 //! How the processes behave: bad settings, a dependency that is down, SIGTERM with work in flight.
 
-use std::{process::{Command, Stdio}, time::{Duration, Instant}};
+use std::{
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 
@@ -75,7 +78,9 @@ async fn sigterm(mut world: World, service: &str) {
     let id = world.ok("POST", "/v1/notifications", Some(&body)).await["id"].as_str().unwrap().to_owned();
     let arrived = |world: &World| {
         let request = world.http.get(format!("http://{}/received?limit=1000", world.sandbox.control));
-        async move { request.send().await.unwrap().json::<serde_json::Value>().await.unwrap()["items"].as_array().unwrap().len() }
+        async move {
+            request.send().await.unwrap().json::<serde_json::Value>().await.unwrap()["items"].as_array().unwrap().len()
+        }
     };
     let deadline = Instant::now() + Duration::from_secs(30);
     while arrived(&world).await < 500 {
@@ -108,7 +113,11 @@ async fn a_second_signal_ends_it_at_once() {
     let body = json!({"to": [{"channel": "webhook", "address": url}], "channels": ["webhook"], "content": {"default": {"body": "B"}}});
     let id = world.ok("POST", "/v1/notifications", Some(&body)).await["id"].as_str().unwrap().to_owned();
     let received = format!("http://{}/received", world.sandbox.control);
-    while world.http.get(&received).send().await.unwrap().json::<serde_json::Value>().await.unwrap()["items"].as_array().unwrap().is_empty() {
+    while world.http.get(&received).send().await.unwrap().json::<serde_json::Value>().await.unwrap()["items"]
+        .as_array()
+        .unwrap()
+        .is_empty()
+    {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let pid = world.process("standalone").id();

@@ -26,7 +26,8 @@ pub(crate) enum Engines {
 }
 
 /// The services that can be started and killed: one process on the embedded default, one each on a cluster.
-pub(crate) const CLUSTER: [&[&str]; 4] = [&["ingress"], &["router"], &["gateway", "--channel", "webhook"], &["indexer"]];
+pub(crate) const CLUSTER: [&[&str]; 4] =
+    [&["ingress"], &["router"], &["gateway", "--channel", "webhook"], &["indexer"]];
 pub(crate) const EMBEDDED: [&[&str]; 1] = [&["standalone", "--data", "data"]];
 
 pub(crate) struct World {
@@ -56,7 +57,8 @@ pub(crate) fn free_port() -> u16 {
 #[expect(clippy::disallowed_methods, reason = "tests are told by the environment where the engines are")]
 pub(crate) fn engine(name: &str) -> String {
     let name = format!("CARILLON_TEST_{name}");
-    std::env::var(&name).unwrap_or_else(|_| panic!("{name} is not set; run `make test`, or eval \"$(deploy/dev/engines env)\""))
+    std::env::var(&name)
+        .unwrap_or_else(|_| panic!("{name} is not set; run `make test`, or eval \"$(deploy/dev/engines env)\""))
 }
 
 /// Settings that put a Carillon on engines of its own: nothing is shared with another test.

@@ -1,4 +1,4 @@
-//! The log as a trait, in the words of Kafka. Three adapters pass one contract suite (`tests/contract.rs`).
+//! The log as a trait, in the words of Kafka. Three adapters pass one contract suite (`tests/contract/`).
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -44,13 +44,18 @@ impl History {
     }
 
     /// Adds an attempt and the state after it.
-    pub fn attempted(&mut self, at: Timestamp, state: State, attempt: Attempt) {
-        self.0.push(Step { at, state, reason: None, attempt: Some(attempt) });
+    pub fn attempted(&mut self, at: Timestamp, state: State, reason: Option<Reason>, attempt: Attempt) {
+        self.0.push(Step { at, state, reason, attempt: Some(attempt) });
     }
 
     /// The number of attempts so far.
     pub fn attempts(&self) -> u32 {
         u32::try_from(self.0.iter().filter(|s| s.attempt.is_some()).count()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether an attempt got no answer, so that an end without success is not certain.
+    pub fn has_unknown(&self) -> bool {
+        self.0.iter().filter_map(|s| s.attempt.as_ref()).any(Attempt::is_unknown)
     }
 
     /// Grows with every step: the external version of the index document.
@@ -69,5 +74,10 @@ impl Attempt {
     pub fn new(number: u32, outcome: &Outcome, answer: &str, took_ms: u64) -> Self {
         let answer = answer.chars().filter(|c| !c.is_control()).take(200).collect();
         Self { number, outcome: outcome.code().to_owned(), answer, took_ms }
+    }
+
+    /// The request left and no answer came.
+    pub fn is_unknown(&self) -> bool {
+        self.outcome == Outcome::Unknown.code()
     }
 }

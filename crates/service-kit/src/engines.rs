@@ -5,11 +5,26 @@ use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 use bus::{Topics, embedded::EmbeddedSettings, kafka::KafkaSettings, topic::TopicSettings};
 use store::{cluster::ClusterSettings, embedded::Options};
 
-use crate::Reader;
+use crate::{Reader, settings::socket_addr};
 
 const SECOND: u64 = 1000;
 const MINUTE: u64 = 60 * SECOND;
 const YEAR: u64 = 365 * 24 * 60 * MINUTE;
+const INDEX_RETENTION: RangeInclusive<u64> = MINUTE..=100 * YEAR;
+const EMBEDDED_PARTITIONS: RangeInclusive<i64> = 1..=100;
+
+/// Notes the problems of everything below, and of what the kit itself reads.
+pub(crate) fn check(r: &mut Reader<'_>) {
+    topics(r);
+    cluster_topics(r);
+    kafka(r);
+    stores(r);
+    within(r, "store.index_retention", INDEX_RETENTION);
+    number::<i32>(r, "embedded.partitions", EMBEDDED_PARTITIONS);
+    embedded_log(r);
+    r.duration("drain");
+    r.optional("admin.listen", socket_addr);
+}
 
 pub(crate) fn topics(r: &mut Reader<'_>) -> Topics {
     let prefix = r.parsed("topics.prefix", |text| {
@@ -35,7 +50,7 @@ pub(crate) fn cluster_topics(r: &mut Reader<'_>) -> TopicSettings {
 /// Topics on one machine.
 pub(crate) fn embedded_topics(r: &mut Reader<'_>) -> TopicSettings {
     TopicSettings {
-        partitions: number(r, "embedded.partitions", 1..=100),
+        partitions: number(r, "embedded.partitions", EMBEDDED_PARTITIONS),
         replication: 1,
         retention_ms: retention_ms(r),
     }
@@ -72,7 +87,7 @@ pub(crate) fn embedded_log(r: &mut Reader<'_>) -> EmbeddedSettings {
 pub(crate) fn embedded_stores(r: &mut Reader<'_>) -> Options {
     Options {
         claim_window: within(r, "store.claim_window", MINUTE..=YEAR),
-        index_retention: within(r, "store.index_retention", MINUTE..=100 * YEAR),
+        index_retention: within(r, "store.index_retention", INDEX_RETENTION),
     }
 }
 

@@ -176,6 +176,11 @@ impl Health {
         missing
     }
 
+    /// What `/readyz` says.
+    pub fn is_ready(&self) -> bool {
+        self.missing().is_empty()
+    }
+
     pub(crate) fn loops(&self) -> Vec<Vitals> {
         lock(&self.0.loops).clone()
     }

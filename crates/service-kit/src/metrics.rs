@@ -27,7 +27,7 @@ pub fn registry() -> MutexGuard<'static, Registry> {
     REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Everything there is, as OpenMetrics text.
+/// Everything there is, in the text format of `OpenMetrics`.
 pub(crate) fn text(health: &Health) -> Result<String, fmt::Error> {
     let mut out = String::new();
     text::encode_registry(&mut out, &registry())?;

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 pub use crate::metrics::registry;
-use crate::{Problems, Settings};
+use crate::{Problems, Reader, Settings};
 
 #[derive(Clone, Copy)]
 enum Format {
@@ -33,6 +33,11 @@ pub fn init(settings: &Settings) -> Result<(), Problems> {
         std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panicked")));
     }
     Ok(())
+}
+
+pub(crate) fn check(r: &mut Reader<'_>) {
+    r.parsed("log.format", parse_format);
+    r.parsed("log.filter", parse_filter);
 }
 
 /// `None` is `auto`.

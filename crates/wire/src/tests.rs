@@ -36,7 +36,12 @@ fn every_record_comes_back_whole() {
         assert_eq!(Notification::decode(&n.encode()).expect("decodes"), n);
 
         let mut d = Delivery::begin(&n, Channel::Webhook, Some(to.clone()), n.accepted_at, State::Queued, None);
-        d.history.attempted(n.accepted_at, State::Sending, Attempt::new(1, &Outcome::Unknown, "no answer\r\n", 12));
+        d.history.attempted(
+            n.accepted_at,
+            State::Sending,
+            None,
+            Attempt::new(1, &Outcome::Unknown, "no answer\r\n", 12),
+        );
         d.history.reached(n.accepted_at, State::Failed, Some(Reason::RetriesExhausted));
         assert_eq!(Delivery::decode(&d.encode()).expect("decodes"), d);
 

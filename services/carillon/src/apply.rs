@@ -47,7 +47,9 @@ pub(crate) async fn run(client: &Client, files: &[PathBuf], dry_run: bool, outpu
     for entry in &wanted {
         let change = apply(client, entry, dry_run).await.with_context(|| label(entry))?;
         rows.push(vec![label(entry), change.as_str().to_owned()]);
-        changes.push(json!({"kind": entry.kind.as_str(), "tenant": entry.tenant, "name": entry.name, "change": change.as_str()}));
+        changes.push(
+            json!({"kind": entry.kind.as_str(), "tenant": entry.tenant, "name": entry.name, "change": change.as_str()}),
+        );
     }
     match output {
         Output::Json => println!("{}", json!({"dry_run": dry_run, "entries": changes})),
@@ -96,14 +98,18 @@ fn same(found: &Value, wanted: &Value) -> bool {
 fn read(file: &Path) -> anyhow::Result<Vec<Wanted>> {
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     let json = file.extension().is_some_and(|e| e == "json");
-    let root: Map<String, Value> =
-        if json { serde_json::from_str(&text)? } else { toml::from_str(&text).with_context(|| file.display().to_string())? };
+    let root: Map<String, Value> = if json {
+        serde_json::from_str(&text)?
+    } else {
+        toml::from_str(&text).with_context(|| file.display().to_string())?
+    };
     let mut wanted = Vec::new();
     for (kind, entries) in root {
         let kind = Kind::parse(&kind).map_err(|e| anyhow::anyhow!("{}: [[{kind}]]: {e}", file.display()))?;
         let Value::Array(entries) = entries else { bail!("{}: write [[{kind}]] for each entry", file.display()) };
         for (i, entry) in entries.into_iter().enumerate() {
-            wanted.push(parse(kind, entry).with_context(|| format!("{}: [[{kind}]] number {}", file.display(), i + 1))?);
+            wanted
+                .push(parse(kind, entry).with_context(|| format!("{}: [[{kind}]] number {}", file.display(), i + 1))?);
         }
     }
     Ok(wanted)
@@ -131,14 +137,19 @@ mod tests {
     #[test]
     fn what_is_left_out_means_its_default() {
         assert!(same(&json!({"scopes": ["operator"], "revoked": false}), &json!({"scopes": ["operator"]})));
-        assert!(same(&json!({"channel": "webhook", "secret": "(hidden)"}), &json!({"channel": "webhook", "secret": "x"})));
+        assert!(same(
+            &json!({"channel": "webhook", "secret": "(hidden)"}),
+            &json!({"channel": "webhook", "secret": "x"})
+        ));
         assert!(!same(&json!({"opt_in": true}), &json!({})));
         assert!(!same(&json!({"channels": ["webhook"]}), &json!({"channels": ["chat"]})));
     }
 
     #[test]
     fn an_entry_needs_its_names_and_hides_its_key() {
-        let key = parse(Kind::Keys, json!({"name": "shop", "tenant": "acme", "key": "a-key-of-twenty-chars", "scopes": []})).unwrap();
+        let key =
+            parse(Kind::Keys, json!({"name": "shop", "tenant": "acme", "key": "a-key-of-twenty-chars", "scopes": []}))
+                .unwrap();
         assert!(key.value.get("key").is_none());
         assert_eq!(key.value["sha256"].as_str().map(str::len), Some(64));
         let error = parse(Kind::Keys, json!({"name": "shop"})).map(|_| ()).unwrap_err();

@@ -73,11 +73,15 @@ impl Client {
         let deadline = Instant::now() + Duration::from_secs(if wait { 60 } else { 0 });
         loop {
             let found = self.find(&format!("/v1/notifications/{id}")).await?;
-            let ended = |n: &Value| !matches!(n["state"].as_str(), Some("accepted" | "queued" | "sending" | "deferred" | "scheduled"));
+            let ended = |n: &Value| {
+                !matches!(n["state"].as_str(), Some("accepted" | "queued" | "sending" | "deferred" | "scheduled"))
+            };
             match found {
                 Some(n) if !wait || ended(&n) => return Ok(n),
                 None if !wait => bail!("there is no notification {id} (one that was just sent takes a second to show)"),
-                _ if Instant::now() >= deadline => bail!("notification {id} has not ended within 60 s; `carillon trace {id}` shows how far it is"),
+                _ if Instant::now() >= deadline => {
+                    bail!("notification {id} has not ended within 60 s; `carillon trace {id}` shows how far it is")
+                }
                 _ => tokio::time::sleep(Duration::from_millis(100)).await,
             }
         }

@@ -16,7 +16,8 @@ use crate::{
 };
 
 /// Every crate's defaults: together they are all the settings there are.
-const DEFAULTS: [&str; 5] = [ingress::SETTINGS, router::SETTINGS, gateway::SETTINGS, indexer::SETTINGS, sandbox::SETTINGS];
+const DEFAULTS: [&str; 5] =
+    [ingress::SETTINGS, router::SETTINGS, gateway::SETTINGS, indexer::SETTINGS, sandbox::SETTINGS];
 
 pub(crate) async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let Cli { config, output, command } = cli;
@@ -33,7 +34,9 @@ pub(crate) async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Settings => print!("{}", settings()?.effective()),
         Command::Send(options) => send(options, output).await?,
         Command::Trace { id, wait, server } => trace(&Client::new(&server)?, &id, wait, output).await?,
-        Command::Apply { files, dry_run, server } => apply::run(&Client::new(&server)?, &files, dry_run, output).await?,
+        Command::Apply { files, dry_run, server } => {
+            apply::run(&Client::new(&server)?, &files, dry_run, output).await?
+        }
         Command::Get { kind, name, tenant, server } => get(&server, &kind, name.as_deref(), tenant.as_deref()).await?,
         Command::Demo { sandbox, server } => return demo::play(&server, &sandbox).await,
     }
@@ -98,7 +101,9 @@ fn request(options: &Send) -> Value {
         .to
         .iter()
         .map(|to| match to.split_once(':') {
-            Some((channel, address)) if domain::channel::is_name(channel) => json!({"channel": channel, "address": address}),
+            Some((channel, address)) if domain::channel::is_name(channel) => {
+                json!({"channel": channel, "address": address})
+            }
             _ => json!({"user": to}),
         })
         .collect();

@@ -40,7 +40,8 @@ const PLAY: [(&str, &str, &str, &str, Option<&str>); 6] = [
 pub(crate) async fn seed(kit: &Kit, receiver: SocketAddr) -> anyhow::Result<()> {
     let tenant = TenantId::parse(TENANT).map_err(anyhow::Error::msg)?;
     let secret = kit.settings.read(|r| r.secret("sandbox.webhook_secret"))?;
-    let scopes = [Scope::NotificationsWrite, Scope::NotificationsRead, Scope::UsersWrite, Scope::UsersRead, Scope::Operator];
+    let scopes =
+        [Scope::NotificationsWrite, Scope::NotificationsRead, Scope::UsersWrite, Scope::UsersRead, Scope::Operator];
     let entries = [
         (Kind::Tenants, TENANT, json!({"title": "The demo's tenant"})),
         (Kind::Keys, "demo", json!({"sha256": ingress::auth::fingerprint(KEY), "scopes": scopes})),
@@ -61,7 +62,15 @@ pub(crate) async fn seed(kit: &Kit, receiver: SocketAddr) -> anyhow::Result<()> 
         }
         let preferences: Preferences = serde_json::from_str(preferences)?;
         let id = UserId::parse(name).map_err(anyhow::Error::msg)?;
-        let user = User { tenant: tenant.clone(), id, locale: None, time_zone: None, contacts, preferences, updated_at: change.at };
+        let user = User {
+            tenant: tenant.clone(),
+            id,
+            locale: None,
+            time_zone: None,
+            contacts,
+            preferences,
+            updated_at: change.at,
+        };
         kit.stores.users.put(&user, &change).await?;
     }
     Ok(())
@@ -117,9 +126,13 @@ pub(crate) async fn play(server: &Server, sandbox: &str) -> anyhow::Result<ExitC
     }
     println!("\n3. The sandbox's own record of what arrived (GET {sandbox}/received):");
     prove(sandbox, since).await?;
-    println!("\nEverything came out as it had to. To go on:\n  carillon standalone --sandbox --demo");
+    println!("\nEverything came out as it had to. To go on, put `carillon` on your PATH and start it:");
+    if let Some(folder) = std::env::current_exe()?.parent() {
+        println!("  export PATH={}:$PATH", folder.display());
+    }
+    println!("  carillon standalone --sandbox --demo");
     println!("and, in another terminal:");
-    try_these(client.url(), sandbox);
+    try_these("http://127.0.0.1:8080", "http://127.0.0.1:8082");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -140,7 +153,7 @@ async fn prove(sandbox: &str, since: Timestamp) -> anyhow::Result<()> {
         let body: Value = serde_json::from_str(&text("body")).unwrap_or_default();
         let verified = if r["verified"] == true { "verified" } else { "REFUSED" };
         let says = body["data"]["title"].as_str().unwrap_or_default();
-        rows.push(vec![text("at"), text("path"), verified.to_owned(), r["status"].to_string(), says.to_owned()]);
+        rows.push(vec![text("time"), text("path"), verified.to_owned(), r["answered"].to_string(), says.to_owned()]);
     }
     print!("{}", indent(&output::table(&rows)));
     for (path, times) in [("/hook/ok/ana", 1), ("/hook/ok/ben", 1), ("/hook/flaky/2/dev", 3), ("/hook/gone", 1)] {

@@ -34,7 +34,10 @@ pub(crate) fn trace(n: &Value) -> String {
     let category = n["category"].as_str().map(|c| format!(", category {c}")).unwrap_or_default();
     let count = n["recipients"].as_u64().unwrap_or(0);
     let people = if count == 1 { "1 recipient".to_owned() } else { format!("{count} recipients") };
-    put(&mut out, format_args!("notification {}: {}  ({people}{category}, accepted {begun})", text(&n["id"]), text(&n["state"])));
+    put(
+        &mut out,
+        format_args!("notification {}: {}  ({people}{category}, accepted {begun})", text(&n["id"]), text(&n["state"])),
+    );
     for d in n["deliveries"].as_array().into_iter().flatten() {
         let to = d["user"].as_str().unwrap_or("a raw address");
         let address = d["address"].as_str().map(|a| format!(" {a}")).unwrap_or_default();
@@ -58,7 +61,10 @@ fn step_line(begun: &str, step: &Value) -> String {
     let attempt = match &step["attempt"] {
         Value::Object(a) => format!(
             "  attempt {} -> {} in {} ms: {}",
-            a["number"], text(&a["outcome"]), a["took_ms"], text(&a["answer"])
+            a["number"],
+            text(&a["outcome"]),
+            a["took_ms"],
+            text(&a["answer"])
         ),
         _ => String::new(),
     };

@@ -23,7 +23,11 @@ pub(crate) async fn run(mut settings: Settings, options: Standalone) -> anyhow::
         () = kit.config.ready() => {}
         () = kit.shutdown.cancelled() => return run::finish(kit).await,
     }
-    let sandbox = if options.sandbox { Some(start_sandbox(&kit.settings, Some(options.data.join("sandbox"))).await?) } else { None };
+    let sandbox = if options.sandbox {
+        Some(start_sandbox(&kit.settings, Some(options.data.join("sandbox"))).await?)
+    } else {
+        None
+    };
     if let (true, Some(sandbox)) = (options.demo, &sandbox) {
         demo::seed(&kit, sandbox.receiver).await?;
     }
@@ -44,9 +48,13 @@ pub(crate) async fn run(mut settings: Settings, options: Standalone) -> anyhow::
 }
 
 /// Starts the fake providers.
-pub(crate) async fn start_sandbox(settings: &Settings, record_dir: Option<std::path::PathBuf>) -> anyhow::Result<sandbox::Running> {
-    let (listen, control, secret) =
-        settings.read(|r| (r.socket_addr("sandbox.listen"), r.socket_addr("sandbox.control"), r.secret("sandbox.webhook_secret")))?;
+pub(crate) async fn start_sandbox(
+    settings: &Settings,
+    record_dir: Option<std::path::PathBuf>,
+) -> anyhow::Result<sandbox::Running> {
+    let (listen, control, secret) = settings.read(|r| {
+        (r.socket_addr("sandbox.listen"), r.socket_addr("sandbox.control"), r.secret("sandbox.webhook_secret"))
+    })?;
     Sandbox::start(SandboxSettings { listen, control, record_dir, secret }).await
 }
 

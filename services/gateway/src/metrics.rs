@@ -46,7 +46,11 @@ pub fn register(registry: &mut Registry) {
     let m = &*METRICS;
     registry.register("carillon_send_attempts", "Requests to providers, by outcome", m.attempts.clone());
     registry.register("carillon_send_seconds", "Time of one request to a provider", m.seconds.clone());
-    registry.register("carillon_deliveries_ended", "Deliveries that reached their end, by state and reason", m.ended.clone());
+    registry.register(
+        "carillon_deliveries_ended",
+        "Deliveries that reached their end, by state and reason",
+        m.ended.clone(),
+    );
 }
 
 pub(crate) fn attempt(channel: Channel, outcome: &Outcome, took: Duration) {

@@ -76,7 +76,13 @@ impl Sender {
                 Ok(()) => delivery.history.attempted(
                     Timestamp::now(),
                     State::Sending,
-                    Attempt::new(delivery.history.attempts() + 1, &Outcome::Unknown, "the gateway that claimed it is gone", 0),
+                    None,
+                    Attempt::new(
+                        delivery.history.attempts() + 1,
+                        &Outcome::Unknown,
+                        "the gateway that claimed it is gone",
+                        0,
+                    ),
                 ),
                 Err(wait) => return work.ack.retry(wait),
             },
@@ -110,7 +116,9 @@ impl Sender {
                 let category = delivery.category.as_ref().and_then(|c| snapshot.category(&delivery.tenant, c));
                 let policy = Policy { opt_in: category.is_some_and(|c| c.opt_in) };
                 if let Err((state, reason)) = may_still_send(delivery, user.as_ref(), policy, Timestamp::now()) {
-                    delivery.history.reached(Timestamp::now(), or_unknown(delivery, state), Some(reason));
+                    // an end without success is not certain when an attempt got no answer
+                    let state = if delivery.history.has_unknown() { State::Unknown } else { state };
+                    delivery.history.reached(Timestamp::now(), state, Some(reason));
                     return End::Reached;
                 }
                 snapshot.account(&delivery.tenant, self.channel).cloned()
@@ -125,7 +133,7 @@ impl Sender {
             let now = Timestamp::now();
             let retry_after = match outcome {
                 Outcome::Sent => {
-                    delivery.history.attempted(now, State::Sent, attempt);
+                    delivery.history.attempted(now, State::Sent, None, attempt);
                     return End::Reached;
                 }
                 Outcome::Transient { retry_after } => retry_after,
@@ -137,11 +145,11 @@ impl Sender {
                     return End::GivenUp("misconfigured");
                 }
             };
-            delivery.history.attempted(now, State::Deferred, attempt);
             let Some(wait) = self.policy.wait(number, retry_after, fastrand::f64()) else {
-                delivery.history.reached(now, or_unknown(delivery, State::Failed), Some(Reason::RetriesExhausted));
+                fail(delivery, attempt, Reason::RetriesExhausted);
                 return End::GivenUp("retries_exhausted");
             };
+            delivery.history.attempted(now, State::Deferred, None, attempt);
             user = match self.wait_and_ask_again(delivery, wait).await {
                 Some(user) => user,
                 None => return End::LeftOpen,
@@ -238,7 +246,7 @@ impl Sender {
             Ok(delivery) => self.publish(&delivery, work).await,
             Err(error) => {
                 let detail = format!("the ledger's entry: {error}");
-                self.dead.bury_or_wait(&work.record, "undecodable", &detail, work.ack).await;
+                self.dead.bury_or_wait(vec![(work, detail)], "undecodable").await;
             }
         }
     }
@@ -263,17 +271,10 @@ impl Drop for Sending<'_> {
 }
 
 fn fail(delivery: &mut Delivery, attempt: Attempt, reason: Reason) -> End {
-    let at = Timestamp::now();
-    delivery.history.attempted(at, State::Deferred, attempt);
-    delivery.history.reached(at, or_unknown(delivery, State::Failed), Some(reason));
+    let open = attempt.is_unknown() || delivery.history.has_unknown();
+    let state = if open { State::Unknown } else { State::Failed };
+    delivery.history.attempted(Timestamp::now(), state, Some(reason), attempt);
     End::Reached
-}
-
-/// An end without success is not certain when one of the attempts got no answer.
-fn or_unknown(delivery: &Delivery, end: State) -> State {
-    let unknown = Outcome::Unknown.code();
-    let open = delivery.history.0.iter().filter_map(|s| s.attempt.as_ref()).any(|a| a.outcome == unknown);
-    if open { State::Unknown } else { end }
 }
 
 fn last_answer(delivery: &Delivery) -> String {

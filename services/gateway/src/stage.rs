@@ -21,7 +21,8 @@ pub(crate) struct Gateway {
 #[async_trait]
 impl Stage for Gateway {
     async fn handle(&self, batch: Vec<Work>) {
-        let items = self.decode(batch).await;
+        let decoded = self.sender.dead.decode::<Delivery>(batch).await;
+        let items: Vec<_> = decoded.into_iter().map(|(delivery, work)| Item { delivery, work }).collect();
         if items.is_empty() {
             return;
         }
@@ -47,21 +48,6 @@ impl Stage for Gateway {
 }
 
 impl Gateway {
-    /// Decodes what decodes; the rest becomes dead letters.
-    async fn decode(&self, batch: Vec<Work>) -> Vec<Item> {
-        let mut items = Vec::with_capacity(batch.len());
-        for work in batch {
-            match wire::decode::<Delivery>(work.record.value.as_ref()) {
-                Ok(delivery) => items.push(Item { delivery, work }),
-                Err(error) => {
-                    let dead = &self.sender.dead;
-                    dead.bury_or_wait(&work.record, "undecodable", &error.to_string(), work.ack).await;
-                }
-            }
-        }
-        items
-    }
-
     async fn claim(&self, items: &[Item]) -> Result<Vec<Claim>, StoreError> {
         let at = Timestamp::now();
         let request = |item: &Item| ClaimRequest { delivery: item.delivery.id, owner: self.sender.owner, at };

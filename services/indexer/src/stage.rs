@@ -21,36 +21,24 @@ pub(crate) struct Indexer {
 #[async_trait]
 impl Stage for Indexer {
     async fn handle(&self, batch: Vec<Work>) {
-        let mut documents = Vec::with_capacity(batch.len());
-        let mut works = Vec::with_capacity(batch.len());
-        for work in batch {
-            match wire::decode::<Status>(work.record.value.as_ref()) {
-                Ok(status) => {
-                    documents.push(status);
-                    works.push(work);
-                }
-                Err(error) => {
-                    self.dead.bury_or_wait(&work.record, "undecodable", &error.to_string(), work.ack).await;
-                }
-            }
-        }
+        let (documents, works): (Vec<_>, Vec<_>) = self.dead.decode::<Status>(batch).await.into_iter().unzip();
         if documents.is_empty() {
             return;
         }
         match self.deliveries.index(&documents).await {
             Ok(results) => {
-                for (Work { record, ack }, result) in works.into_iter().zip(results) {
+                let mut refused = Vec::new();
+                for (work, result) in works.into_iter().zip(results) {
                     match result {
-                        Ok(()) => ack.done(),
+                        Ok(()) => work.ack.done(),
                         Err(IndexError::Transient(error)) => {
                             tracing::warn!(error, "the index did not take a document, it is tried again");
-                            ack.retry(DOWN);
+                            work.ack.retry(DOWN);
                         }
-                        Err(IndexError::Rejected(error)) => {
-                            self.dead.bury_or_wait(&record, "index_rejected", &error, ack).await;
-                        }
+                        Err(IndexError::Rejected(error)) => refused.push((work, error)),
                     }
                 }
+                self.dead.bury_or_wait(refused, "index_rejected").await;
             }
             Err(error) => {
                 tracing::warn!(%error, records = works.len(), "cannot write to the index, the records wait");

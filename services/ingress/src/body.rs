@@ -76,7 +76,9 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(json: &'a [u8], at: &str) -> Result<
         let mut errors = FieldErrors::default();
         match error.classify() {
             Category::Data => errors.add(pointer, short(&error)),
-            Category::Syntax | Category::Eof | Category::Io => errors.add(at, format!("malformed JSON: {}", short(&error))),
+            Category::Syntax | Category::Eof | Category::Io => {
+                errors.add(at, format!("malformed JSON: {}", short(&error)))
+            }
         }
         errors
     })
@@ -136,7 +138,9 @@ pub(crate) fn unknown(name: &str, known: &[&str]) -> String {
     let shown = shown.escape_debug();
     let nearest = known.iter().map(|k| (distance(name, k), k)).min();
     match nearest {
-        Some((d, meant)) if d <= meant.len().div_ceil(4).max(1) => format!("`{shown}` is unknown; did you mean `{meant}`?"),
+        Some((d, meant)) if d <= meant.len().div_ceil(4).max(1) => {
+            format!("`{shown}` is unknown; did you mean `{meant}`?")
+        }
         _ => format!("`{shown}` is unknown; there are {}", known.join(", ")),
     }
 }

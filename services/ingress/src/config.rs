@@ -50,7 +50,7 @@ pub(crate) struct Whose {
 
 /// Reads an entry.
 #[utoipa::path(
-    get, path = "/v1/config/{kind}/{name}", tag = "config",
+    get, path = "/v1/config/{kind}/{name}", operation_id = "getConfig", tag = "config",
     params(("kind" = String, Path, description = "tenants, keys, categories or accounts"), ("name" = String, Path), Whose),
     responses(
         (status = 200, body = Object),
@@ -71,7 +71,7 @@ pub(crate) async fn get(
 
 /// Lists the entries of a kind.
 #[utoipa::path(
-    get, path = "/v1/config/{kind}", tag = "config",
+    get, path = "/v1/config/{kind}", operation_id = "listConfig", tag = "config",
     params(
         ("kind" = String, Path, description = "tenants, keys, categories or accounts"), Whose,
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
@@ -102,7 +102,9 @@ pub(crate) async fn list(
     };
     let config = ingress.config.snapshot();
     let mut found = config.entries.iter().filter(|(at, _)| {
-        at.kind == kind && tenant.as_ref().is_none_or(|t| at.tenant == *t) && after.as_ref().is_none_or(|a| at.name > *a)
+        at.kind == kind
+            && tenant.as_ref().is_none_or(|t| at.tenant == *t)
+            && after.as_ref().is_none_or(|a| at.name > *a)
     });
     let items: Vec<Entry> = (found.by_ref().take(limit))
         .map(|(at, value)| Entry { name: at.name.clone(), value: entries::shown(kind, value) })
@@ -113,7 +115,7 @@ pub(crate) async fn list(
 
 /// Writes an entry; it replaces one of the same name. Every service sees it within moments.
 #[utoipa::path(
-    put, path = "/v1/config/{kind}/{name}", tag = "config",
+    put, path = "/v1/config/{kind}/{name}", operation_id = "putConfig", tag = "config",
     params(("kind" = String, Path, description = "tenants, keys, categories or accounts"), ("name" = String, Path), Whose),
     request_body(content = Object, description = "A tenant: `title`. A key: `key` (kept only as its hash) or `sha256`, \
         `scopes`, `revoked`. A category: `channels`, `opt_in`. An account: `channel` and its secrets."),
@@ -143,7 +145,7 @@ pub(crate) async fn put(
 
 /// Removes an entry.
 #[utoipa::path(
-    delete, path = "/v1/config/{kind}/{name}", tag = "config",
+    delete, path = "/v1/config/{kind}/{name}", operation_id = "deleteConfig", tag = "config",
     params(("kind" = String, Path, description = "tenants, keys, categories or accounts"), ("name" = String, Path), Whose),
     responses(
         (status = 204, description = "Removed"),
@@ -162,7 +164,8 @@ pub(crate) async fn delete(
     if !config.entries.contains_key(&at) {
         return Err(not_found(&at));
     }
-    let rest = config.entries.keys().find(|e| at.kind == Kind::Tenants && e.kind != Kind::Tenants && e.tenant == at.tenant);
+    let rest =
+        config.entries.keys().find(|e| at.kind == Kind::Tenants && e.kind != Kind::Tenants && e.tenant == at.tenant);
     if let Some(rest) = rest {
         let detail = format!("the tenant still has entries, such as {}/{}; remove these first", rest.kind, rest.name);
         return Err(Problem::new(problem::Kind::Conflict, detail));
@@ -204,7 +207,9 @@ fn place(caller: &Caller, kind: &str, name: &str, pairs: Vec<(String, String)>) 
 fn whose(caller: &Caller, named: Option<TenantId>) -> Result<TenantId, Problem> {
     match (&caller.tenant, named) {
         (None, Some(named)) => Ok(named),
-        (None, None) => Err(Problem::field("/tenant", "the operator key has no tenant of its own: name one with ?tenant=…")),
+        (None, None) => {
+            Err(Problem::field("/tenant", "the operator key has no tenant of its own: name one with ?tenant=…"))
+        }
         (Some(own), None) => Ok(own.clone()),
         (Some(own), Some(named)) if *own == named => Ok(named),
         (Some(_), Some(_)) => Err(Problem::new(problem::Kind::NotFound, "there is no such tenant")),

@@ -6,7 +6,9 @@ use axum::{
     Extension, Json,
     extract::{Query, State},
 };
-use domain::{CategoryKey, Channel, FieldErrors, NotificationId, Reason, State as DeliveryState, Timestamp, UserId, config::Scope};
+use domain::{
+    CategoryKey, Channel, FieldErrors, NotificationId, Reason, State as DeliveryState, Timestamp, UserId, config::Scope,
+};
 use store::DeliveryQuery;
 use utoipa::{IntoParams, ToSchema};
 
@@ -64,7 +66,7 @@ pub(crate) struct Search {
 
 /// Searches a tenant's deliveries; everything that is given must hold.
 #[utoipa::path(
-    get, path = "/v1/deliveries", tag = "deliveries", params(Search),
+    get, path = "/v1/deliveries", operation_id = "searchDeliveries", tag = "deliveries", params(Search),
     responses(
         (status = 200, body = DeliveryPage),
         (status = "4XX", description = "Refused", body = Document, content_type = "application/problem+json"),

@@ -130,14 +130,19 @@ mod tests {
             (Kind::Keys, r#"{"scopes": ["operator"]}"#, "", "one of `key` and `sha256`"),
             (Kind::Keys, r#"{"key": "a-key-of-twenty-chars", "scopes": []}"#, "/scopes", "at least one"),
             (Kind::Keys, r#"{"key": "a-key-of-twenty-chars", "scopes": ["x"]}"#, "/scopes/0", "notifications:write"),
-            (Kind::Keys, r#"{"key": "a-key-of-twenty-chars", "scopes": ["operator"], "revokd": true}"#, "/revokd", "`revoked`"),
+            (
+                Kind::Keys,
+                r#"{"key": "a-key-of-twenty-chars", "scopes": ["operator"], "revokd": true}"#,
+                "/revokd",
+                "`revoked`",
+            ),
             (Kind::Categories, r#"{"channels": ["pigeon"]}"#, "/channels/0", "no channel or type"),
             (Kind::Categories, r#"{"channels": ["email"]}"#, "/channels/0", "not yet built"),
             (Kind::Categories, r#"{"optin": true}"#, "/optin", "opt_in"),
             (Kind::Tenants, r#"{"title": 7}"#, "/title", "expected a string"),
             (Kind::Accounts, r#"{"channel": "webhook", "secret": "whsec_AAAA"}"#, "/secret", "24 to 64"),
             (Kind::Accounts, r#"{"channel": "webhook"}"#, "", "secret"),
-            (Kind::Accounts, r#"{"channel": "email"}"#, "", "webhook"),
+            (Kind::Accounts, r#"{"channel": "email"}"#, "/channel", "webhook"),
         ] {
             let errors = parse(kind, json.as_bytes()).expect_err(json);
             let [error] = errors.0.as_slice() else { panic!("{json}: {errors}") };

@@ -90,10 +90,7 @@ pub fn router(ingress: Ingress) -> Router {
         .route("/v1/notifications/{id}", get(notifications::get).delete(planned::cancel))
         .route("/v1/deliveries", get(deliveries::search))
         .route("/v1/users/{user}", put(users::put).get(users::get).delete(users::delete))
-        .route(
-            "/v1/users/{user}/preferences",
-            put(preferences::put).get(preferences::get).patch(preferences::patch),
-        )
+        .route("/v1/users/{user}/preferences", put(preferences::put).get(preferences::get).patch(preferences::patch))
         .route("/v1/users/{user}/preferences/history", get(preferences::history))
         .route("/v1/config/{kind}", get(config::list))
         .route("/v1/config/{kind}/{name}", put(config::put).get(config::get).delete(config::delete));
@@ -135,4 +132,23 @@ fn read(r: &mut Reader<'_>) -> (SocketAddr, Options) {
 pub(crate) fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(env: &[(&str, &str)]) -> Result<Options, String> {
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let settings = service_kit::Settings::load(&[SETTINGS], None, env).map_err(|e| e.to_string())?;
+        settings.read(read).map(|(_, options)| options).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_defaults_hold_and_a_weak_operator_key_does_not() {
+        assert!(options(&[]).expect("defaults").operator_key.is_none(), "no key is no operator");
+        let weak = options(&[("CARILLON__INGRESS__OPERATOR_KEY", "secret")]).expect_err("weak");
+        assert!(weak.contains("ingress.operator_key"), "{weak}");
+        assert!(options(&[("CARILLON__INGRESS__OPERATOR_KEY", "the-operators-own-key-0123456789")]).is_ok());
+    }
 }

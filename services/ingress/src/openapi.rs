@@ -60,5 +60,8 @@ mod tests {
             "docs/openapi.json is not what the code says; update it: UPDATE=1 cargo test -p ingress openapi"
         );
         assert!(generated.contains(r#""openapi": "3.1"#));
+        let mut ids: Vec<_> = generated.lines().filter(|l| l.trim_start().starts_with("\"operationId\"")).collect();
+        ids.sort_unstable();
+        assert!(ids.len() == 15 && ids.windows(2).all(|two| two[0] != two[1]), "operation ids are unique: {ids:?}");
     }
 }

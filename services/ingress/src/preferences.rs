@@ -103,7 +103,7 @@ impl Turns {
 
 /// Reads a user's preferences.
 #[utoipa::path(
-    get, path = "/v1/users/{user}/preferences", tag = "users", params(("user" = String, Path)),
+    get, path = "/v1/users/{user}/preferences", operation_id = "getPreferences", tag = "users", params(("user" = String, Path)),
     responses(
         (status = 200, body = PreferencesSchema),
         (status = "4XX", description = "Refused", body = Document, content_type = "application/problem+json"),
@@ -119,7 +119,7 @@ pub(crate) async fn get(
 
 /// Replaces a user's preferences.
 #[utoipa::path(
-    put, path = "/v1/users/{user}/preferences", tag = "users", params(("user" = String, Path)),
+    put, path = "/v1/users/{user}/preferences", operation_id = "putPreferences", tag = "users", params(("user" = String, Path)),
     request_body = PreferencesSchema,
     responses(
         (status = 200, body = PreferencesSchema),
@@ -143,7 +143,7 @@ pub(crate) async fn put(
 
 /// Changes a user's preferences by a JSON merge patch (RFC 7396): what is not named stays, `null` removes.
 #[utoipa::path(
-    patch, path = "/v1/users/{user}/preferences", tag = "users", params(("user" = String, Path)),
+    patch, path = "/v1/users/{user}/preferences", operation_id = "patchPreferences", tag = "users", params(("user" = String, Path)),
     request_body(content = PreferencesSchema, content_type = "application/merge-patch+json"),
     responses(
         (status = 200, body = PreferencesSchema),
@@ -162,7 +162,10 @@ pub(crate) async fn patch(
     let patch: Map<String, Value> = body::parse(&bytes, "")?;
     let _turn = ingress.turns.of(tenant, &id).await;
     let user = load(&ingress, tenant, &id).await?;
-    let internal = |e: serde_json::Error| Problem { cause: Some(e.to_string()), ..Problem::of_status(axum::http::StatusCode::INTERNAL_SERVER_ERROR, "") };
+    let internal = |e: serde_json::Error| Problem {
+        cause: Some(e.to_string()),
+        ..Problem::of_status(axum::http::StatusCode::INTERNAL_SERVER_ERROR, "")
+    };
     let mut merged = serde_json::to_value(&user.preferences).map_err(internal)?;
     merge(&mut merged, Value::Object(patch));
     let Value::Object(merged) = merged else { return Err(Problem::field("", "preferences are an object")) };
@@ -170,7 +173,12 @@ pub(crate) async fn patch(
     write(&ingress, &caller, user, preferences).await
 }
 
-async fn write(ingress: &Ingress, caller: &Caller, user: User, preferences: Preferences) -> Result<Json<Preferences>, Problem> {
+async fn write(
+    ingress: &Ingress,
+    caller: &Caller,
+    user: User,
+    preferences: Preferences,
+) -> Result<Json<Preferences>, Problem> {
     let change = caller.change(next_version(Some(&user)));
     let key = UserKey { tenant: user.tenant, user: user.id };
     let written = ingress.users.put_preferences(&key, &preferences, &change).await?;
@@ -179,7 +187,7 @@ async fn write(ingress: &Ingress, caller: &Caller, user: User, preferences: Pref
 
 /// Who changed a user's preferences, when and from where.
 #[utoipa::path(
-    get, path = "/v1/users/{user}/preferences/history", tag = "users",
+    get, path = "/v1/users/{user}/preferences/history", operation_id = "getPreferenceHistory", tag = "users",
     params(("user" = String, Path), ("limit" = Option<u16>, Query, description = "1 to 1,000; 50 if left out")),
     responses(
         (status = 200, body = PreferenceHistory),

@@ -45,13 +45,17 @@ impl Kind {
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "A valid API key is needed"),
             Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "The API key may not do this"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "There is no such thing"),
-            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "The path does not take this method"),
+            Self::Method => {
+                (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "The path does not take this method")
+            }
             Self::Timeout => (StatusCode::REQUEST_TIMEOUT, "timeout", "The request did not arrive in time"),
             Self::Conflict => (StatusCode::CONFLICT, "conflict", "Something else stands in the way"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The request is too large"),
-            Self::MediaType => {
-                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body is not in a form that is taken")
-            }
+            Self::MediaType => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported-media-type",
+                "The body is not in a form that is taken",
+            ),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something is wrong on this side"),
             Self::NotYet => (StatusCode::NOT_IMPLEMENTED, "not-yet-built", "Not yet built in this version"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not possible at the moment"),
@@ -94,7 +98,11 @@ impl Problem {
             status: status.as_u16(),
             detail: self.detail.clone(),
             request_id: request_id.to_owned(),
-            errors: self.errors.iter().map(|e| Field { pointer: e.pointer.clone(), detail: e.detail.clone() }).collect(),
+            errors: self
+                .errors
+                .iter()
+                .map(|e| Field { pointer: e.pointer.clone(), detail: e.detail.clone() })
+                .collect(),
         }
     }
 
@@ -107,7 +115,9 @@ impl Problem {
     pub fn of_status(status: StatusCode, detail: &str) -> Self {
         let (kind, own) = match status {
             StatusCode::NOT_FOUND => (Kind::NotFound, "no such path; /openapi.json lists those that there are"),
-            StatusCode::METHOD_NOT_ALLOWED => (Kind::Method, "the header `Allow` lists the methods that this path takes"),
+            StatusCode::METHOD_NOT_ALLOWED => {
+                (Kind::Method, "the header `Allow` lists the methods that this path takes")
+            }
             s if s.is_client_error() => (Kind::Invalid, "the request cannot be read"),
             _ => (Kind::Internal, "an unexpected fault"),
         };
@@ -147,18 +157,18 @@ impl From<FieldErrors> for Problem {
 impl From<LogError> for Problem {
     fn from(error: LogError) -> Self {
         let (kind, detail) = match &error {
-            LogError::Unavailable(_) | LogError::NotAssigned => {
-                (Kind::Unavailable, OUTCOME_OPEN.to_owned())
-            }
+            LogError::Unavailable(_) | LogError::NotAssigned => (Kind::Unavailable, OUTCOME_OPEN.to_owned()),
             LogError::Full(_) => {
                 (Kind::Unavailable, "the log has no room at the moment; send the request again later".to_owned())
             }
-            LogError::TooLarge(_) => {
-                (Kind::TooLarge, "the log does not take a record of this size; make content and metadata smaller".to_owned())
-            }
-            LogError::Topic { topic, detail } => {
-                (Kind::Unavailable, format!("an operator has to act on topic {topic}: {detail}; then send the request again"))
-            }
+            LogError::TooLarge(_) => (
+                Kind::TooLarge,
+                "the log does not take a record of this size; make content and metadata smaller".to_owned(),
+            ),
+            LogError::Topic { topic, detail } => (
+                Kind::Unavailable,
+                format!("an operator has to act on topic {topic}: {detail}; then send the request again"),
+            ),
         };
         Self { cause: Some(error.to_string()), ..Self::new(kind, detail) }
     }
@@ -175,7 +185,9 @@ impl From<StoreError> for Problem {
                 Kind::Unavailable,
                 "the store does not answer, so the outcome of a change is open; the request can be repeated as it is",
             ),
-            StoreError::Corrupt { .. } => (Kind::Internal, "the store holds something unreadable; an operator has to look"),
+            StoreError::Corrupt { .. } => {
+                (Kind::Internal, "the store holds something unreadable; an operator has to look")
+            }
         };
         Self { cause: Some(error.to_string()), ..Self::new(kind, detail) }
     }

@@ -66,7 +66,7 @@ impl From<&User> for UserAnswer {
 
 /// Writes a user; their preferences stay as they are.
 #[utoipa::path(
-    put, path = "/v1/users/{user}", tag = "users", params(("user" = String, Path)), request_body = UserRequest,
+    put, path = "/v1/users/{user}", operation_id = "putUser", tag = "users", params(("user" = String, Path)), request_body = UserRequest,
     responses(
         (status = 200, body = UserAnswer),
         (status = "4XX", description = "Refused; nothing was changed", body = Document, content_type = "application/problem+json"),
@@ -91,7 +91,7 @@ pub(crate) async fn put(
 
 /// Reads a user.
 #[utoipa::path(
-    get, path = "/v1/users/{user}", tag = "users", params(("user" = String, Path)),
+    get, path = "/v1/users/{user}", operation_id = "getUser", tag = "users", params(("user" = String, Path)),
     responses(
         (status = 200, body = UserAnswer),
         (status = "4XX", description = "Refused", body = Document, content_type = "application/problem+json"),
@@ -108,7 +108,7 @@ pub(crate) async fn get(
 
 /// Removes a user with their contacts and preferences.
 #[utoipa::path(
-    delete, path = "/v1/users/{user}", tag = "users", params(("user" = String, Path)),
+    delete, path = "/v1/users/{user}", operation_id = "deleteUser", tag = "users", params(("user" = String, Path)),
     responses(
         (status = 204, description = "Removed"),
         (status = "4XX", description = "Refused", body = Document, content_type = "application/problem+json"),
@@ -160,16 +160,25 @@ fn parse(json: &[u8], tenant: &TenantId, id: &str) -> Result<User, FieldErrors> 
 /// A language tag as BCP 47 writes it; whether anybody speaks it is not checked.
 fn locale(text: String) -> Result<String, String> {
     let mut parts = text.split('-');
-    let language = parts.next().is_some_and(|l| (2..=8).contains(&l.len()) && l.bytes().all(|b| b.is_ascii_alphabetic()));
+    let language =
+        parts.next().is_some_and(|l| (2..=8).contains(&l.len()) && l.bytes().all(|b| b.is_ascii_alphabetic()));
     let ok = |p: &str| (1..=8).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_alphanumeric());
-    if language && text.len() <= 35 && parts.all(ok) { Ok(text) } else { Err("not a language tag like de or de-CH".into()) }
+    if language && text.len() <= 35 && parts.all(ok) {
+        Ok(text)
+    } else {
+        Err("not a language tag like de or de-CH".into())
+    }
 }
 
 /// The zone's name as its database writes it.
 fn time_zone(text: &str) -> Result<String, String> {
     let zone = TimeZone::get(text).ok();
-    let name = zone.as_ref().and_then(TimeZone::iana_name);
-    name.map(str::to_owned).ok_or_else(|| "not a time zone of the IANA database, like Europe/Zurich".into())
+    zone.as_ref().and_then(TimeZone::iana_name).map(str::to_owned).ok_or_else(|| {
+        if jiff::tz::db().is_definitively_empty() {
+            return "no time zone can be checked here: an operator has to install the tz database (tzdata)".into();
+        }
+        "not a time zone of the IANA database, like Europe/Zurich".into()
+    })
 }
 
 #[cfg(test)]
@@ -184,8 +193,16 @@ mod tests {
         let errors = parse(json, &tenant, "a b").expect_err("bad");
         let mut pointers: Vec<_> = errors.0.iter().map(|e| e.pointer.as_str()).collect();
         pointers.sort_unstable();
-        let all =
-            ["", "/contacts/email", "/contacts/pigeon", "/contacts/webhook/1", "/locale", "/preferences", "/time-zone", "/time_zone"];
+        let all = [
+            "",
+            "/contacts/email",
+            "/contacts/pigeon",
+            "/contacts/webhook/1",
+            "/locale",
+            "/preferences",
+            "/time-zone",
+            "/time_zone",
+        ];
         assert_eq!(pointers, all);
         assert!(errors.to_string().contains("did you mean `time_zone`"), "{errors}");
         let json = br#"{"locale": "zh-Hant-TW", "time_zone": "europe/zurich"}"#;

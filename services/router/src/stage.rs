@@ -34,7 +34,10 @@ struct Item {
 #[async_trait]
 impl Stage for Router {
     async fn handle(&self, batch: Vec<Work>) {
-        let items = self.decode(batch).await;
+        let decoded = self.dead.decode::<Notification>(batch).await;
+        let item =
+            |(notification, Work { record, ack })| Item { notification, headers: record.headers.handed_on(), ack };
+        let items: Vec<_> = decoded.into_iter().map(item).collect();
         let recipient = |item: &Item| UserKey::of(&item.notification.tenant, &item.notification.recipient);
         let users = match self.users.look_up_each(items.iter().map(recipient)).await {
             Ok(users) => users,
@@ -67,18 +70,6 @@ impl Stage for Router {
 }
 
 impl Router {
-    /// Decodes what decodes; the rest becomes dead letters.
-    async fn decode(&self, batch: Vec<Work>) -> Vec<Item> {
-        let mut items = Vec::with_capacity(batch.len());
-        for Work { record, ack } in batch {
-            match wire::decode::<Notification>(record.value.as_ref()) {
-                Ok(notification) => items.push(Item { notification, headers: record.headers.handed_on(), ack }),
-                Err(error) => self.dead.bury_or_wait(&record, "undecodable", &error.to_string(), ack).await,
-            }
-        }
-        items
-    }
-
     /// Everything that comes of one notification: its deliveries, and a status event for each line of the plan.
     fn outgoing(&self, item: &Item, user: Option<&User>, now: Timestamp, burst: &mut Vec<Outgoing>) {
         let n = &item.notification;

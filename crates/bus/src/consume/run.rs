@@ -294,8 +294,8 @@ impl Loop {
             if let Some((work, _)) = batch.pop() {
                 let dead = self.dead.clone();
                 self.tasks.spawn(async move {
-                    dead.bury_or_wait(&work.record, "panic", "the stage panicked over this record twice", work.ack)
-                        .await;
+                    let error = "the stage panicked over this record twice".to_owned();
+                    dead.bury_or_wait(vec![(work, error)], "panic").await;
                 });
             }
         } else if !batch.is_empty() {

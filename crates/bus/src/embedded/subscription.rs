@@ -97,7 +97,6 @@ impl Subscription for Reader {
     async fn commit(&mut self, offsets: &BTreeMap<Partition, i64>) -> Result<(), LogError> {
         let part = |(partition, next): (&Partition, &i64)| Some((self.log.topics.part(partition)?, *next));
         let wanted: Vec<(Arc<Part>, i64)> = offsets.iter().filter_map(part).collect();
-        let known = wanted.len();
         let (group, fence) = (Arc::clone(&self.group), self.member.fence());
         let job = move |tx: &Transaction<'_>| {
             let mut upsert =
@@ -106,11 +105,8 @@ impl Subscription for Reader {
             let mut mine = wanted.iter().filter(|(part, _)| fence.owns(&part.partition));
             mine.try_fold(0, |done, (part, next)| upsert.execute(params![part.id, group, next]).map(|_| done + 1))
         };
-        if known > 0 && self.log.writer.write(job).await.map_err(failed)? == offsets.len() || offsets.is_empty() {
-            Ok(())
-        } else {
-            Err(LogError::NotAssigned)
-        }
+        let done: usize = if offsets.is_empty() { 0 } else { self.log.writer.write(job).await.map_err(failed)? };
+        if done == offsets.len() { Ok(()) } else { Err(LogError::NotAssigned) }
     }
 
     fn pause(&mut self, partition: &Partition) {

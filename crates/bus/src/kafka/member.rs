@@ -34,8 +34,15 @@ use crate::{Event, LogError, Partition, Record, Subscription};
 const WAITING: usize = 4;
 /// How often, and how far apart, a commit is tried while the group changes.
 const TRIES: (u32, Duration) = (10, Duration::from_millis(50));
+/// How long a commit is waited for. While a member joins again, librdkafka's commit stands behind that on the connection,
+/// perhaps for as long as another member drains; it goes on by itself and the caller has more to do.
+const COMMIT: Duration = Duration::from_secs(1);
+/// The same for a commit that finds another one still under way.
+const NEXT_COMMIT: Duration = Duration::from_millis(100);
 /// How long leaving a group may take.
 const LEAVE: Duration = Duration::from_secs(10);
+/// How long a member that leaves waits for an answer of the coordinator.
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// A membership in a group.
 pub(super) struct Member {
@@ -45,13 +52,16 @@ pub(super) struct Member {
     shared: Arc<Shared>,
     /// The assignments that the caller was told of.
     told: BTreeMap<Partition, u64>,
+    /// Partitions that the caller was told to give up.
+    revoked: BTreeSet<Partition>,
     paused: BTreeSet<Partition>,
     /// Records of paused partitions that were under way.
     held: BTreeMap<Partition, Vec<Record>>,
     /// Records of partitions that are not paused any more; older than any that are still to come.
     ready: Vec<Record>,
-    /// A commit whose caller went away; commits keep their order.
+    /// A commit that nobody waits for any more; commits keep their order.
     committing: Option<JoinHandle<Result<(), LogError>>>,
+    drain_timeout: Duration,
     ended: oneshot::Receiver<()>,
     _stop: Stop,
 }
@@ -76,7 +86,8 @@ impl Member {
         let stop = Stop(shared.clone());
         let (sender, said) = mpsc::channel(WAITING);
         let (end, ended) = oneshot::channel();
-        let membership = Membership::new(shared.clone(), sender, settings.drain_timeout);
+        let drain_timeout = settings.drain_timeout;
+        let membership = Membership::new(shared.clone(), sender, drain_timeout);
         let consumer = blocking(move || {
             let config = settings.consumer(&group);
             let consumer = BaseConsumer::from_config_and_context(&config, membership).map_err(|e| refused(&e))?;
@@ -99,10 +110,12 @@ impl Member {
             consumer,
             shared,
             told: BTreeMap::new(),
+            revoked: BTreeSet::new(),
             paused: BTreeSet::new(),
             held: BTreeMap::new(),
             ready: Vec::new(),
             committing: None,
+            drain_timeout,
             ended,
             _stop: stop,
         })
@@ -118,6 +131,23 @@ impl Member {
             self.held.entry(record.at.partition.clone()).or_default().push(record);
         }
         (!free.is_empty()).then_some(Event::Records(free))
+    }
+
+    /// Commits after the commit before. Cancel-safe: what has begun goes on and is waited for by the next.
+    async fn commit_in_turn(&mut self, offsets: &BTreeMap<Partition, i64>) -> Result<(), LogError> {
+        if let Some(earlier) = &mut self.committing {
+            if let Ok(Err(error)) = earlier.await {
+                tracing::debug!(%error, "a commit that was under way has failed");
+            }
+            self.committing = None;
+        }
+        let wanted: Vec<_> = offsets.iter().map(|(p, at)| (p.clone(), self.told.get(p).copied(), *at)).collect();
+        let (shared, consumer) = (self.shared.clone(), self.consumer.upgrade());
+        let consumer = consumer.ok_or_else(|| LogError::Unavailable("the subscription has ended".to_owned()))?;
+        let task = self.committing.insert(spawn_blocking(move || commit(&shared, &consumer, &wanted)));
+        let result = task.await;
+        self.committing = None;
+        result.unwrap_or_else(|e| Err(LogError::Unavailable(e.to_string())))
     }
 
     fn forget_pause(&mut self, partition: &Partition) {
@@ -145,7 +175,10 @@ impl Subscription for Member {
                     }
                 }
                 Some(Ok(Said::Assigned(partitions, assignment))) => {
-                    self.told.extend(partitions.iter().map(|p| (p.clone(), assignment)));
+                    for partition in &partitions {
+                        self.told.insert(partition.clone(), assignment);
+                        self.revoked.remove(partition);
+                    }
                     return Ok(Event::Assigned(partitions));
                 }
                 Some(Ok(Said::Revoked(revoked))) => {
@@ -153,6 +186,7 @@ impl Subscription for Member {
                         self.forget_pause(partition);
                         // not committed, so the next owner reads them
                         self.held.remove(partition);
+                        self.revoked.insert(partition.clone());
                     }
                     return Ok(Event::Revoked(revoked));
                 }
@@ -161,22 +195,14 @@ impl Subscription for Member {
     }
 
     async fn commit(&mut self, offsets: &BTreeMap<Partition, i64>) -> Result<(), LogError> {
-        if let Some(earlier) = &mut self.committing {
-            if let Err(error) = earlier.await {
-                tracing::warn!(%error, "a commit was cut off");
-            }
-            self.committing = None;
-        }
-        let wanted: Vec<_> =
-            offsets.iter().map(|(p, offset)| (p.clone(), self.told.get(p).copied(), *offset)).collect();
-        let (shared, consumer) = (self.shared.clone(), self.consumer.upgrade());
-        let Some(consumer) = consumer else {
-            return Err(LogError::Unavailable("the subscription has ended".to_owned()));
+        let last = offsets.keys().any(|p| self.revoked.contains(p));
+        let patience = match &self.committing {
+            _ if last => self.drain_timeout,
+            Some(_) => NEXT_COMMIT,
+            None => COMMIT,
         };
-        let task = self.committing.insert(spawn_blocking(move || commit(&shared, &consumer, &wanted)));
-        let result = task.await;
-        self.committing = None;
-        result.unwrap_or_else(|e| Err(LogError::Unavailable(e.to_string())))
+        let under_way = || Err(LogError::Unavailable("the commit is still under way".to_owned()));
+        timeout(patience, self.commit_in_turn(offsets)).await.unwrap_or_else(|_| under_way())
     }
 
     fn pause(&mut self, partition: &Partition) {
@@ -190,17 +216,20 @@ impl Subscription for Member {
         self.ready.extend(self.held.remove(partition).unwrap_or_default());
     }
 
-    async fn close(mut self: Box<Self>) {
-        if let Some(Err(error)) = match self.committing.take() {
-            Some(task) => Some(task.await),
-            None => None,
-        } {
-            tracing::warn!(%error, "a commit was cut off");
-        }
-        let Self { said, ended, _stop, .. } = *self;
-        // the thread may wait for room, or for the release of a revocation that lies in the channel
-        drop((_stop, said));
-        if timeout(LEAVE, ended).await.is_err() {
+    async fn close(self: Box<Self>) {
+        let Self { said, committing, ended, _stop, .. } = *self;
+        let leave = async move {
+            if let Some(last) = committing {
+                if let Ok(Err(error)) = last.await {
+                    tracing::warn!(%error, "the last commit has failed, records will be read again");
+                }
+            }
+            // the thread may wait for room, or for the release of a revocation that lies in the channel
+            drop((_stop, said));
+            // it errs when the thread has panicked, which ends it as well
+            let _ended = ended.await;
+        };
+        if timeout(LEAVE, leave).await.is_err() {
             tracing::warn!("leaving the group takes long; the others wait for the session's end");
         }
     }
@@ -226,10 +255,32 @@ fn run(consumer: Arc<BaseConsumer<Membership>>, end: oneshot::Sender<()>) {
     }
     // for every way out of the loop: from here on nobody hears of a revocation
     member.shared.stop.store(true, Ordering::Relaxed);
+    if lock(&member.shared.owned).is_empty() {
+        let_the_join_end(&consumer);
+    }
     drop(member);
     drop(consumer);
     // nobody waits when the subscription was dropped
     let _dropped = end.send(());
+}
+
+/// A consumer that is closed without partitions, between the answers to its two requests to join, does not tell the group
+/// that it leaves (librdkafka 2.12), and the others wait for the end of its session. The coordinator answers in order: two
+/// more questions, and both answers are there.
+fn let_the_join_end(consumer: &BaseConsumer<Membership>) {
+    for _request in 0..2 {
+        let answer = consumer.subscription().and_then(|topics| {
+            let mut any = TopicPartitionList::new();
+            if let Some(topic) = topics.elements().first() {
+                any.add_partition(topic.topic(), 0);
+            }
+            consumer.committed_offsets(any, ANSWER)
+        });
+        if let Err(error) = answer {
+            tracing::debug!(%error, "the coordinator of the group does not answer");
+            return;
+        }
+    }
 }
 
 /// Commits what is ours; blocks. The broker itself would take an offset for any partition from any member.

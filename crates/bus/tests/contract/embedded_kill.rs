@@ -63,7 +63,8 @@ async fn check(dir: &std::path::Path, seen: &[String]) {
     let topic: Arc<str> = "t".into();
     let mut everything = Member::join(&log, "another", &topic).await;
     let wrote: Vec<&str> = seen.iter().filter_map(|line| line.strip_prefix("wrote ")).collect();
-    let committed = seen.iter().filter_map(|line| line.strip_prefix("committed ")?.parse::<usize>().ok()).max().unwrap();
+    let committed =
+        seen.iter().filter_map(|line| line.strip_prefix("committed ")?.parse::<usize>().ok()).max().unwrap();
     assert!(wrote.len() > 200 && committed > 200);
     everything.until("what was answered", |m| m.records.len() >= wrote.len()).await;
     everything.assert_each_once();

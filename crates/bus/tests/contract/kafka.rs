@@ -9,7 +9,8 @@ use std::{
 };
 
 use bus::{
-    Cleanup, Event, FollowEvent, Headers, Log, LogError, Outgoing, Partition, Position, Record, Revoked, Subscription, TopicSpec,
+    Cleanup, Event, FollowEvent, Headers, Log, LogError, Outgoing, Partition, Position, Record, Revoked, Subscription,
+    TopicSpec,
     kafka::{Kafka, KafkaSettings},
 };
 use rdkafka::{
@@ -240,7 +241,9 @@ async fn a_pause_ends_with_the_assignment() {
     publish(&log, &topic, 100).await;
     first.until("the partition again", |m| m.owned.len() == 2).await;
     first
-        .until("its records from the beginning", |m| given_up.iter().all(|p| m.records[before..].iter().any(|r| r.at.partition == *p)))
+        .until("its records from the beginning", |m| {
+            given_up.iter().all(|p| m.records[before..].iter().any(|r| r.at.partition == *p))
+        })
         .await;
     assert!(first.records[before..].iter().all(|r| given_up.contains(&r.at.partition)), "the other one still rests");
 
@@ -267,7 +270,10 @@ async fn pauses_at_full_speed_lose_and_repeat_nothing() {
             let before = member.records.len();
             // those that do not rest may have nothing left, so a silence ends the rest as well
             let stepped = timeout(Duration::from_millis(100), member.step()).await.is_ok();
-            assert!(member.records[before..].iter().all(|r| !resting.contains(&r.at.partition)), "what rests is silent");
+            assert!(
+                member.records[before..].iter().all(|r| !resting.contains(&r.at.partition)),
+                "what rests is silent"
+            );
             // one more rests after each event, until all go on
             let next = member.owned.iter().find(|p| !resting.contains(*p)).cloned();
             if let Some(next) = next.filter(|_| stepped && resting.len() + 1 < member.owned.len()) {
@@ -356,9 +362,15 @@ async fn what_is_missing_or_away_is_said() {
     let log = Kafka::new(settings(&brokers)).expect("settings");
     let missing = unique("missing");
     let results = within("a result", log.publish(vec![outgoing(&missing, 1, "x")])).await;
-    assert!(matches!(&results[0], Err(LogError::Topic { detail, .. }) if detail.contains("carillon topics")), "{results:?}");
+    assert!(
+        matches!(&results[0], Err(LogError::Topic { detail, .. }) if detail.contains("carillon topics")),
+        "{results:?}"
+    );
     let joined = within("a result", log.subscribe("group", std::slice::from_ref(&missing))).await.err();
-    assert!(matches!(&joined, Some(LogError::Topic { detail, .. }) if detail.contains("carillon topics")), "{joined:?}");
+    assert!(
+        matches!(&joined, Some(LogError::Topic { detail, .. }) if detail.contains("carillon topics")),
+        "{joined:?}"
+    );
     within("a ping", log.ping()).await.expect("the broker is there");
 
     // port 1: nothing listens
@@ -457,10 +469,8 @@ fn mock(name: &str) -> (MockCluster<'static, rdkafka::producer::DefaultProducerC
 async fn a_fatal_error_ends_one_producer_not_the_process() {
     let (cluster, log, topic) = mock("fatal");
     publish(&log, &topic, 1).await;
-    cluster.request_errors(
-        RDKafkaApiKey::Produce,
-        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER; 1],
-    );
+    cluster
+        .request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER; 1]);
     let results = within("a result", log.publish(vec![outgoing(&topic, 1, "x")])).await;
     assert!(matches!(&results[0], Err(LogError::Unavailable(_))), "{results:?}");
     cluster.clear_request_errors(RDKafkaApiKey::Produce);

@@ -380,7 +380,9 @@ pub async fn impatient_callers_lose_nothing(log: &dyn Log) {
             if let Ok(revoked) = timeout(patience, member.step()).await {
                 assert!(revoked.is_none());
             }
-            if let Ok(FollowEvent::Records(records)) = timeout(patience, follower.next()).await.unwrap_or(Ok(FollowEvent::CaughtUp)) {
+            if let Ok(FollowEvent::Records(records)) =
+                timeout(patience, follower.next()).await.unwrap_or(Ok(FollowEvent::CaughtUp))
+            {
                 followed.extend(records);
             }
         }

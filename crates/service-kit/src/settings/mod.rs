@@ -10,6 +10,8 @@ use toml::Value;
 
 pub use reader::{Reader, socket_addr};
 
+use crate::{engines, telemetry};
+
 /// The defaults of what all services share, commented.
 pub const DEFAULTS: &str = include_str!("../../settings.default.toml");
 
@@ -64,13 +66,18 @@ impl std::error::Error for Problems {}
 
 impl Settings {
     /// Merges [`DEFAULTS`] and `defaults` (TOML texts), the file, and those variables of `env` that begin with
-    /// `CARILLON__`.
+    /// `CARILLON__`. The values of what all services share are checked at once, those of a service when it reads them.
     pub fn load(
         defaults: &[&str],
         file: Option<&Path>,
         env: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, Problems> {
-        merge::merge(defaults, file, env)
+        let settings = merge::merge(defaults, file, env)?;
+        settings.read(|r| {
+            engines::check(r);
+            telemetry::check(r);
+        })?;
+        Ok(settings)
     }
 
     /// The same, with the environment of this process: the one place that reads it.

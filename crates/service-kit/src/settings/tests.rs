@@ -91,6 +91,29 @@ fn a_fault_in_the_syntax_has_a_place() {
 }
 
 #[test]
+fn shared_values_are_checked_together() {
+    let vars = [
+        ("CARILLON__LOG__FORMAT", "xml"),
+        ("CARILLON__TOPICS__PARTITIONS", "0"),
+        ("CARILLON__KAFKA__BROKERS", ""),
+        ("CARILLON__REDIS__URL", "http://:hunter2@host"),
+        ("CARILLON__STORE__CLAIM_WINDOW", "0s"),
+    ];
+    let Problems(problems) = Settings::load(&[], None, env(&vars)).expect_err("problems");
+    let from = |name: &str| format!("(from the environment variable CARILLON__{name})");
+    assert_eq!(
+        problems,
+        [
+            format!("topics.partitions: must be 1 to 10000, not 0 {}", from("TOPICS__PARTITIONS")),
+            format!("kafka.brokers: must name at least one host:port {}", from("KAFKA__BROKERS")),
+            format!("redis.url: must be a URL that begins with redis:// {}", from("REDIS__URL")),
+            format!("store.claim_window: must be 1m to 365d {}", from("STORE__CLAIM_WINDOW")),
+            format!("log.format: must be auto, human or json {}", from("LOG__FORMAT")),
+        ]
+    );
+}
+
+#[test]
 fn a_reader_notes_every_problem() {
     let vars = [
         ("CARILLON__MAIL__PORT", "99999"),

@@ -1,4 +1,4 @@
-//! The stores of a cluster: Cassandra or ScyllaDB, Redis, Elasticsearch or OpenSearch.
+//! The stores of a cluster: Cassandra or ScyllaDB, Redis, Elasticsearch.
 
 mod cassandra;
 mod deliveries;

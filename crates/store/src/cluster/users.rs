@@ -2,9 +2,9 @@
 //!
 //! **The record.** Every column is written with `change.at` as its time, so that of two writes the later one wins, in whatever
 //! order they arrive, and a deletion beats every older write. (A write with the very time of the one before it is stamped a
-//! microsecond later.) A user exists if there is a profile. Whether a `put` is the
-//! first one is read before it is written, which two writers may do at once; so what it brings along goes into a column of
-//! its own, and can never replace what the user has said in `preferences` meanwhile. No lightweight transaction is needed.
+//! microsecond later.) A user exists if there is a profile. Whether a `put` is the first one is read before it is written,
+//! which two writers may do at once; so what it brings along goes into a column of its own, and can never replace what the
+//! user has said in `preferences` meanwhile. No lightweight transaction is needed.
 //!
 //! **The read model follows before a write is answered.** A write goes to the record, reads the whole row back (both at
 //! `LOCAL_QUORUM`), and then sets the copy in Redis unless that one is newer. The version of a row is the sum of its columns'

@@ -138,8 +138,8 @@ async fn what_redis_has_lost_is_read_from_the_record_and_kept_again() {
 #[tokio::test]
 async fn a_lookup_that_fills_while_somebody_writes_hides_nothing() {
     let Some(settings) = ready().await else { return };
-    let (ours, theirs) = join(cluster::connect(&settings), cluster::connect(&settings)).await;
-    let (ours, theirs) = (ours.expect("connect"), theirs.expect("connect"));
+    let ours = cluster::connect(&settings).await.expect("connect");
+    let theirs = cluster::connect(&settings).await.expect("connect");
     for round in 0..50 {
         let (key, user) = ana("new");
         let change = change(round);
@@ -404,8 +404,8 @@ async fn over_a_line(settings: &ClusterSettings) -> (Line, ClusterSettings) {
 async fn a_lookup_that_read_before_a_write_does_not_hide_it() {
     let Some(settings) = ready().await else { return };
     let (line, slow) = over_a_line(&settings).await;
-    let (ours, theirs) = join(cluster::connect(&settings), cluster::connect(&slow)).await;
-    let (ours, theirs) = (ours.expect("connect"), theirs.expect("connect"));
+    let ours = cluster::connect(&settings).await.expect("connect");
+    let theirs = cluster::connect(&slow).await.expect("connect");
     let (key, before) = ana("before");
     ours.users.put(&before, &change(1)).await.expect("put");
     let _: () = redis::cmd("DEL").arg(copy_of(&key)).query_async(&mut redis(&settings).await).await.expect("DEL");
@@ -438,8 +438,8 @@ async fn a_lookup_that_read_before_a_write_does_not_hide_it() {
 async fn a_writer_that_is_overtaken_does_not_hide_the_other() {
     let Some(settings) = ready().await else { return };
     let (line, slow) = over_a_line(&settings).await;
-    let (ours, theirs) = join(cluster::connect(&settings), cluster::connect(&slow)).await;
-    let (ours, theirs) = (ours.expect("connect"), theirs.expect("connect"));
+    let ours = cluster::connect(&settings).await.expect("connect");
+    let theirs = cluster::connect(&slow).await.expect("connect");
     let (key, first) = ana("overtaken");
     line.set(Link::Holding("overtaken".into()));
     // the other half of the row, and earlier: it is newer all the same

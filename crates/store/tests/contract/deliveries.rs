@@ -102,8 +102,13 @@ pub async fn a_document_comes_back_whole(store: &dyn Deliveries) {
     let mut rich = delivery(&tenant, full.id, 0, &[State::Accepted, State::Queued]);
     let attempt =
         |number, outcome: Outcome| Attempt::new(number, &outcome, "503 überlastet: \"später\"", 12_345_678_901);
-    rich.history.attempted(at(3), State::Deferred, attempt(1, Outcome::Transient { retry_after: None }));
-    rich.history.attempted(at(4), State::Failed, attempt(2, Outcome::Rejected(Reason::ProviderRejected)));
+    rich.history.attempted(at(3), State::Deferred, None, attempt(1, Outcome::Transient { retry_after: None }));
+    rich.history.attempted(
+        at(4),
+        State::Failed,
+        Some(Reason::ProviderRejected),
+        attempt(2, Outcome::Rejected(Reason::ProviderRejected)),
+    );
     rich.history.reached(at(4), State::Failed, Some(Reason::RetriesExhausted));
     let rich = DeliveryStatus {
         category: full.category.clone(),

@@ -80,7 +80,7 @@ pub enum BatchResult {
 
 /// Takes a notification over. The answer comes after everything is durable on the log.
 #[utoipa::path(
-    post, path = "/v1/notifications", tag = "notifications", request_body = request::Request,
+    post, path = "/v1/notifications", operation_id = "sendNotification", tag = "notifications", request_body = request::Request,
     responses(
         (status = 202, description = "Taken over; every recipient will reach a recorded final state", body = Accepted,
             headers(("Location" = String, description = "Where the notification can be read"))),
@@ -112,7 +112,7 @@ pub(crate) async fn send(
 
 /// Takes many notifications over, each for itself: one that is refused spoils no other.
 #[utoipa::path(
-    post, path = "/v1/notifications/batch", tag = "notifications", request_body = Batch,
+    post, path = "/v1/notifications/batch", operation_id = "sendNotifications", tag = "notifications", request_body = Batch,
     responses(
         (status = 202, description = "One result per notification, in order", body = BatchAnswer),
         (status = "4XX", description = "Refused as a whole; nothing was done", body = Document, content_type = "application/problem+json"),
@@ -173,7 +173,7 @@ fn answer(results: Vec<Result<NotificationId, Problem>>, request_id: &RequestId)
 
 /// A notification, its deliveries and the whole trace. It can be read about a second after it was taken over.
 #[utoipa::path(
-    get, path = "/v1/notifications/{id}", tag = "notifications", params(("id" = Uuid, Path)),
+    get, path = "/v1/notifications/{id}", operation_id = "getNotification", tag = "notifications", params(("id" = Uuid, Path)),
     responses(
         (status = 200, body = view::Notification),
         (status = "4XX", description = "Refused", body = Document, content_type = "application/problem+json"),
@@ -192,7 +192,10 @@ pub(crate) async fn get(
         None => None,
     };
     found.map(|view| Json(view.into())).ok_or_else(|| {
-        Problem::new(Kind::NotFound, "there is no such notification; one that was just accepted shows up within seconds")
+        Problem::new(
+            Kind::NotFound,
+            "there is no such notification; one that was just accepted shows up within seconds",
+        )
     })
 }
 

@@ -51,7 +51,9 @@ fn outcome<T>(id: NotificationId, results: impl Iterator<Item = Result<T, LogErr
     }
     match failed {
         // what is durable will be delivered, so "nothing was written" would be wrong
-        Some(error) if durable > 0 => Err(LogError::Unavailable(format!("{durable} of {records} records taken: {error}"))),
+        Some(error) if durable > 0 => {
+            Err(LogError::Unavailable(format!("{durable} of {records} records taken: {error}")))
+        }
         Some(error) => Err(error),
         None if durable < records => Err(LogError::Unavailable("the log did not answer for every record".into())),
         None => {
@@ -71,9 +73,8 @@ fn records(
     now: Timestamp,
     batch: &mut Vec<Outgoing>,
 ) {
-    let headers = Headers::default()
-        .with(TraceContext::HEADER, trace.to_string())
-        .with("content-type", "application/protobuf");
+    let headers =
+        Headers::default().with(TraceContext::HEADER, trace.to_string()).with("content-type", "application/protobuf");
     let recipients = std::mem::take(&mut draft.recipients);
     let status = Status::Notification(NotificationStatus {
         id,

@@ -13,7 +13,16 @@ use utoipa::ToSchema;
 use crate::body;
 
 const KNOWN: [&str; 10] = [
-    "to", "category", "priority", "channels", "strategy", "content", "expires_at", "collapse_key", "metadata", "template",
+    "to",
+    "category",
+    "priority",
+    "channels",
+    "strategy",
+    "content",
+    "expires_at",
+    "collapse_key",
+    "metadata",
+    "template",
 ];
 const PLANNED: [&str; 7] = ["template", "data", "locale", "send_at", "digest", "fallback", "escalation"];
 const MAX_METADATA: usize = 50;
@@ -96,7 +105,13 @@ pub struct Draft {
 
 impl Draft {
     /// The notification for one of the recipients.
-    pub fn notification(self, id: NotificationId, tenant: TenantId, now: Timestamp, recipient: Recipient) -> Notification {
+    pub fn notification(
+        self,
+        id: NotificationId,
+        tenant: TenantId,
+        now: Timestamp,
+        recipient: Recipient,
+    ) -> Notification {
         Notification {
             id,
             tenant,
@@ -115,13 +130,20 @@ impl Draft {
 }
 
 /// Parses and checks a request; `at` is its own pointer. The error holds all that is wrong, not only the first.
-pub fn parse(json: &[u8], at: &str, tenant: &TenantId, config: &Snapshot, now: Timestamp) -> Result<Draft, FieldErrors> {
+pub fn parse(
+    json: &[u8],
+    at: &str,
+    tenant: &TenantId,
+    config: &Snapshot,
+    now: Timestamp,
+) -> Result<Draft, FieldErrors> {
     let request: Request = body::parse(json, at)?;
     let mut errors = FieldErrors::default();
     body::check_names(&request.extra, &KNOWN, &PLANNED, at, &mut errors);
     let recipients = recipients(&request.to, at, &mut errors);
-    let category = request.category.and_then(|c| category(&c, at, tenant, config, &mut errors));
+    let category = request.category.map(|c| category(&c, at, tenant, config, &mut errors));
     let channels = channels(request.channels.unwrap_or_default(), category.as_ref(), &request.to, at, &mut errors);
+    let category = category.flatten();
     let priority = match request.priority {
         Some(p) => errors.take(&format!("{at}/priority"), Priority::parse(p)),
         None => Some(Priority::default()),
@@ -164,9 +186,7 @@ fn recipients(to: &[To], at: &str, errors: &mut FieldErrors) -> Vec<(usize, Reci
 fn recipient(to: &To, at: &str, errors: &mut FieldErrors) -> Option<Recipient> {
     body::check_names(&to.extra, &["user", "channel", "address"], &["topic"], at, errors);
     match (&to.user, &to.channel, &to.address) {
-        (Some(user), None, None) => {
-            errors.take(&format!("{at}/user"), UserId::parse(user)).map(Recipient::User)
-        }
+        (Some(user), None, None) => errors.take(&format!("{at}/user"), UserId::parse(user)).map(Recipient::User),
         (None, Some(channel), Some(address)) => {
             let channel = errors.take(&format!("{at}/channel"), Channel::parse(channel))?;
             let address = errors.take(&format!("{at}/address"), Address::parse(channel, address))?;
@@ -196,33 +216,47 @@ fn category(
     let mut known: Vec<&str> = config.categories(tenant).map(CategoryKey::as_str).collect();
     known.sort_unstable();
     let shown = known.len().min(20);
-    let known = if known.is_empty() { "none is declared yet".into() } else { format!("there are {}", known[..shown].join(", ")) };
-    errors.add(pointer, format!("there is no category `{key}`: {known}; an operator declares one in config/categories"));
+    let known = if known.is_empty() {
+        "none is declared yet".into()
+    } else {
+        format!("there are {}", known[..shown].join(", "))
+    };
+    errors
+        .add(pointer, format!("there is no category `{key}`: {known}; an operator declares one in config/categories"));
     None
 }
 
 /// Those asked for; else the category's; else, if all recipients are raw addresses, the channels of these.
 fn channels(
     asked: Vec<String>,
-    category: Option<&(CategoryKey, Vec<Selector>)>,
+    category: Option<&Option<(CategoryKey, Vec<Selector>)>>,
     to: &[To],
     at: &str,
     errors: &mut FieldErrors,
 ) -> Vec<Selector> {
     let pointer = format!("{at}/channels");
     let mut channels = Vec::new();
-    let mut add = |selector| if !channels.contains(&selector) { channels.push(selector) };
+    let mut add = |selector| {
+        if !channels.contains(&selector) {
+            channels.push(selector)
+        }
+    };
     if !asked.is_empty() {
         for (i, name) in asked.iter().enumerate().take(100) {
             errors.take(&format!("{pointer}/{i}"), Selector::parse(name)).map(&mut add);
         }
-    } else if let Some((key, own)) = category {
+    } else if let Some(category) = category {
+        // one that is unknown is refused on its own
+        let Some((key, own)) = category else { return channels };
         own.iter().copied().for_each(&mut add);
         if own.is_empty() {
             errors.add(pointer, format!("give `channels`: the category `{key}` has none of its own"));
         }
     } else if !to.is_empty() && to.iter().all(|to| to.channel.is_some()) {
-        to.iter().filter_map(|to| Channel::parse(to.channel.as_deref()?).ok()).map(Selector::Channel).for_each(&mut add);
+        to.iter()
+            .filter_map(|to| Channel::parse(to.channel.as_deref()?).ok())
+            .map(Selector::Channel)
+            .for_each(&mut add);
     } else {
         errors.add(pointer, "give `channels`, or a `category` that has channels");
     }

@@ -76,7 +76,11 @@ fn every_bad_field_is_named_with_its_remedy() {
         (r#"{"to": [{"channel": "webhook"}]}"#, "/to/0", "`channel` and `address`"),
         (r#"{"to": [{"topic": "match-7"}]}"#, "/to/0/topic", "`topic` is not yet built in this version"),
         (r#"{"to": [{"user": "ana", "usr": "x"}]}"#, "/to/0/usr", "did you mean `user`"),
-        (r#"{"to": [{"channel": "webhook", "address": "example.com"}]}"#, "/to/0/address", "like https://example.com/hook"),
+        (
+            r#"{"to": [{"channel": "webhook", "address": "example.com"}]}"#,
+            "/to/0/address",
+            "like https://example.com/hook",
+        ),
         (r#"{"to": [{"channel": "email", "address": "a@b.c"}]}"#, "/to/0/channel", "not yet built in this version"),
         (r#"{"priority": 0}"#, "/priority", "1 to 10, not 0"),
         (r#"{"priority": 11}"#, "/priority", "1 to 10, not 11"),
@@ -133,8 +137,16 @@ fn all_that_is_wrong_is_told_at_once() {
     let mut pointers: Vec<_> = errors.0.iter().map(|e| e.pointer.as_str()).collect();
     pointers.sort_unstable();
     let all = [
-        "/channels", "/collapse_key", "/content", "/content/sms", "/priority", "/prority", "/send_at", "/template",
-        "/to/0/user", "/to/1/address",
+        "/channels",
+        "/collapse_key",
+        "/content",
+        "/content/sms",
+        "/priority",
+        "/prority",
+        "/send_at",
+        "/template",
+        "/to/0/user",
+        "/to/1/address",
     ];
     assert_eq!(pointers, all, "{errors}");
     assert!(errors.to_string().contains("give one of `template` and `content`"), "{errors}");
@@ -145,9 +157,21 @@ fn what_is_no_json_is_refused_and_never_panics() {
     let deep = format!(r#"{{"content": {}1{}}}"#, r#"{"a":"#.repeat(100_000), "}".repeat(100_000));
     let deep_list = "[".repeat(500_000);
     for bad in [
-        "", "{", "[]", "7", "null", "{\"to\": [}", &deep, &deep_list, r#"{"to": [{"user": "\ud800"}]}"#,
-        r#"{"content": {"webhook": {"x": 1e400}}}"#, r#"{"unknown": 1e400}"#, "{\"to\": \"a\u{0}b\"}", "{} {}",
-        r#"{"to": [], "to": []}"#, "\u{feff}{}",
+        "",
+        "{",
+        "[]",
+        "7",
+        "null",
+        "{\"to\": [}",
+        &deep,
+        &deep_list,
+        r#"{"to": [{"user": "\ud800"}]}"#,
+        r#"{"content": {"webhook": {"x": 1e400}}}"#,
+        r#"{"unknown": 1e400}"#,
+        "{\"to\": \"a\u{0}b\"}",
+        "{} {}",
+        r#"{"to": [], "to": []}"#,
+        "\u{feff}{}",
     ] {
         let errors = parsed(bad).expect_err("bad");
         assert!(errors.0.iter().all(|e| e.detail.len() < 1000), "an answer is short");

@@ -6,7 +6,10 @@ use domain::{DeliveryStatus, NotificationStatus, Reason, Selector, State, Step, 
 use store::NotificationView;
 use utoipa::{
     ToSchema,
-    openapi::{RefOr, Schema, schema::{ObjectBuilder, SchemaType, Type}},
+    openapi::{
+        RefOr, Schema,
+        schema::{ObjectBuilder, SchemaType, Type},
+    },
 };
 use uuid::Uuid;
 

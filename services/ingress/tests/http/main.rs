@@ -1,0 +1,9 @@
+//! The public API over the real embedded log and stores: what is accepted, what is refused, and how.
+
+mod api;
+mod config;
+mod edge;
+mod failing;
+mod notifications;
+mod users;
+mod views;
