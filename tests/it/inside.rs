@@ -13,12 +13,12 @@ use domain::{
 };
 use sandbox::{Running, Sandbox, SandboxSettings};
 use serde_json::json;
-use service_kit::{Kit, Settings};
+use service_kit::{Kit, Section, Settings};
 use tempfile::TempDir;
 
 use crate::world::{self, Engines, SECRET};
 
-const DEFAULTS: [&str; 5] =
+const SECTIONS: [Section; 5] =
     [ingress::SETTINGS, router::SETTINGS, gateway::SETTINGS, indexer::SETTINGS, sandbox::SETTINGS];
 
 pub(crate) struct Inside {
@@ -38,7 +38,7 @@ impl Inside {
         let mut all = world::settings(engines);
         all.extend(own.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
         let env = all.into_iter().map(|(k, v)| (format!("CARILLON__{}", k.to_uppercase().replace('.', "__")), v));
-        let settings = Settings::load(&DEFAULTS, None, env).unwrap();
+        let settings = Settings::load(&SECTIONS, None, env).unwrap();
         let dir = TempDir::new().unwrap();
         let kit = match engines {
             Engines::Embedded => Kit::embedded(settings, dir.path()).await.unwrap(),

@@ -54,6 +54,9 @@ fn a_dependency_that_is_down_is_named_with_what_was_tried() {
     }
 }
 
+/// On a machine that is busy with other tests an answer may take long; none of them may count as missing.
+const PATIENT: [(&str, &str); 2] = [("gateway.webhook.timeout", "20s"), ("drain", "20s")];
+
 fn signal(pid: u32, signal: &str) {
     let status = Command::new("kill").args([format!("-{signal}"), pid.to_string()]).status().unwrap();
     assert!(status.success());
@@ -61,12 +64,12 @@ fn signal(pid: u32, signal: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_finishes_what_is_in_flight_on_standalone() {
-    sigterm(World::start(Engines::Embedded).await, "standalone").await;
+    sigterm(World::start_with(Engines::Embedded, &PATIENT).await, "standalone").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_finishes_what_is_in_flight_on_a_cluster() {
-    sigterm(World::start(Engines::Cluster).await, "gateway").await;
+    sigterm(World::start_with(Engines::Cluster, &PATIENT).await, "gateway").await;
 }
 
 /// 500 requests hang in a slow endpoint when SIGTERM comes: each is waited for, recorded, and not sent again.

@@ -94,13 +94,14 @@ impl World {
         Self::start_with(engines, &[]).await
     }
 
-    /// The same, without some of the services.
-    pub(crate) async fn start_with(engines: Engines, left_out: &[&str]) -> Self {
+    /// The same with some settings of the test's own.
+    pub(crate) async fn start_with(engines: Engines, own: &[(&str, &str)]) -> Self {
         let dir = TempDir::new().unwrap();
         let port = free_port();
         let mut settings = settings(engines);
         settings.insert("ingress.listen".into(), format!("127.0.0.1:{port}"));
         settings.insert("admin.listen".into(), String::new());
+        settings.extend(own.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let sandbox = SandboxSettings { listen: any, control: any, record_dir: None, secret: Secret::new(SECRET) };
         let sandbox = Sandbox::start(sandbox).await.unwrap();
@@ -112,9 +113,7 @@ impl World {
             world.run_to_end(&["topics"]);
         }
         for service in world.services() {
-            if !left_out.contains(&service[0]) {
-                world.spawn(service);
-            }
+            world.spawn(service);
         }
         world.ready().await;
         world.set_up_tenant().await;

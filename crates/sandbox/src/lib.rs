@@ -16,13 +16,15 @@ use std::{
 
 use anyhow::Context as _;
 use domain::Secret;
+use service_kit::{Reader, Section};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use records::{Reception, Summary};
 
-/// The defaults of `[sandbox]`, with their comments.
-pub const SETTINGS: &str = include_str!("../settings.default.toml");
+/// The settings of `[sandbox]`.
+pub const SETTINGS: Section =
+    Section { defaults: include_str!("../settings.default.toml"), check: |r| drop(SandboxSettings::read(r)) };
 
 /// Where the sandbox listens and what it checks.
 #[derive(Debug, Clone)]
@@ -35,6 +37,22 @@ pub struct SandboxSettings {
     pub record_dir: Option<PathBuf>,
     /// The secret that senders sign with: `whsec_` and 24 to 64 bytes in base64.
     pub secret: Secret,
+}
+
+impl SandboxSettings {
+    /// `[sandbox]` of the settings; nothing is recorded on disk.
+    pub fn read(r: &mut Reader<'_>) -> Self {
+        let secret = r.secret("sandbox.webhook_secret");
+        if let Err(wrong) = verify::Verifier::new(&secret) {
+            r.problem("sandbox.webhook_secret", &wrong.to_string());
+        }
+        Self {
+            listen: r.socket_addr("sandbox.listen"),
+            control: r.socket_addr("sandbox.control"),
+            record_dir: None,
+            secret,
+        }
+    }
 }
 
 /// The fake providers.

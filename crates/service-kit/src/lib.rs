@@ -11,7 +11,7 @@ pub mod telemetry;
 
 pub use health::Health;
 pub use kit::{Kit, Unreachable};
-pub use settings::{Problems, Reader, Settings};
+pub use settings::{Problems, Reader, Section, Settings};
 
 #[cfg(test)]
 mod tests;

@@ -71,7 +71,7 @@ async fn apply(client: &Client, entry: &Wanted, dry_run: bool) -> anyhow::Result
     let path = format!("/v1/config/{}/{}?tenant={}", entry.kind, entry.name, entry.tenant);
     let change = match client.find(&path).await? {
         None => Change::New,
-        Some(found) if same(&found["value"], &entry.value) => Change::Unchanged,
+        Some(found) if same(&found, &entry.value) => Change::Unchanged,
         Some(_) => Change::Changed,
     };
     // an account's secret is never answered, so it cannot be compared: it is put again

@@ -4,7 +4,7 @@ use std::{io::Read as _, path::Path, process::ExitCode};
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
-use service_kit::{Kit, settings::Settings};
+use service_kit::{Kit, Section, Settings};
 
 use crate::{
     apply,
@@ -15,13 +15,13 @@ use crate::{
     standalone,
 };
 
-/// Every crate's defaults: together they are all the settings there are.
-const DEFAULTS: [&str; 5] =
+/// Every crate's settings: together they are all that there are.
+const SECTIONS: [Section; 5] =
     [ingress::SETTINGS, router::SETTINGS, gateway::SETTINGS, indexer::SETTINGS, sandbox::SETTINGS];
 
 pub(crate) async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let Cli { config, output, command } = cli;
-    let settings = || Settings::from_process(&DEFAULTS, config.as_deref());
+    let settings = || Settings::from_process(&SECTIONS, config.as_deref());
     match command {
         Command::Standalone(options) => return standalone::run(settings()?, options).await,
         Command::Ingress => return run::run(settings()?, Service::Ingress).await,

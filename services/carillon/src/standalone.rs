@@ -52,10 +52,8 @@ pub(crate) async fn start_sandbox(
     settings: &Settings,
     record_dir: Option<std::path::PathBuf>,
 ) -> anyhow::Result<sandbox::Running> {
-    let (listen, control, secret) = settings.read(|r| {
-        (r.socket_addr("sandbox.listen"), r.socket_addr("sandbox.control"), r.secret("sandbox.webhook_secret"))
-    })?;
-    Sandbox::start(SandboxSettings { listen, control, record_dir, secret }).await
+    let settings = settings.read(SandboxSettings::read)?;
+    Sandbox::start(SandboxSettings { record_dir, ..settings }).await
 }
 
 /// The fake providers alone, until a signal.

@@ -7,34 +7,29 @@ pub mod metrics;
 mod send;
 mod stage;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bus::{consume::ConsumeSettings, dead::DeadLetters, topic};
 use domain::{Channel, Lane, RetryPolicy};
-use service_kit::{Kit, settings::Problems};
+use service_kit::{Kit, Problems, Reader, Section};
 
-/// The defaults of `[gateway]`, with their comments.
-pub const SETTINGS: &str = include_str!("../settings.default.toml");
+/// The settings of `[gateway]`.
+pub const SETTINGS: Section = Section {
+    defaults: include_str!("../settings.default.toml"),
+    check: |r| Channel::ALL.into_iter().for_each(|c| drop((read(r, c), channels::check(r, c)))),
+};
 
 /// Starts a loop per lane of a channel; they end with the kit's shutdown.
 pub fn run(kit: &Kit, channel: Channel) -> Result<(), Problems> {
     let provider = channels::provider(channel, &kit.settings)?;
-    let (permits, policy, timeout) = kit.settings.read(|r| {
-        let attempts = r.integer("gateway.retry.attempts", 1..=20);
-        let policy = RetryPolicy {
-            attempts: u32::try_from(attempts).unwrap_or(1),
-            base: r.duration("gateway.retry.base"),
-            cap: r.duration("gateway.retry.cap"),
-        };
-        (r.integer("gateway.in_flight", 1..=100_000), policy, r.duration(&format!("gateway.{channel}.timeout")))
-    })?;
+    let Options { permits, policy, timeout } = kit.settings.read(|r| read(r, channel))?;
     let stage = Arc::new(stage::Gateway {
         sender: Arc::new(send::Sender {
             channel,
             provider,
             policy,
             // an owner renews its claim before each attempt; silent for longer than an attempt and a wait, it is gone
-            lease: if kit.exclusive { std::time::Duration::ZERO } else { timeout + policy.cap + send::MARGIN },
+            lease: if kit.exclusive { Duration::ZERO } else { timeout + policy.cap + send::MARGIN },
             owner: kit.owner,
             log: kit.log.clone(),
             status: kit.topics.status(),
@@ -48,11 +43,28 @@ pub fn run(kit: &Kit, channel: Channel) -> Result<(), Problems> {
     });
     for lane in Lane::ALL {
         let group = kit.topics.group(format_args!("gateway.{channel}.{lane}"));
-        let settings = ConsumeSettings {
-            permits: usize::try_from(permits).unwrap_or(1),
-            ..ConsumeSettings::new(group, vec![kit.topics.deliveries(channel, lane)])
-        };
+        let settings =
+            ConsumeSettings { permits, ..ConsumeSettings::new(group, vec![kit.topics.deliveries(channel, lane)]) };
         kit.consume(&format!("gateway.{channel}.{lane}"), stage.clone(), topic::Stage::Gateway, settings);
     }
     Ok(())
+}
+
+/// What all channels have in common.
+struct Options {
+    permits: usize,
+    policy: RetryPolicy,
+    timeout: Duration,
+}
+
+fn read(r: &mut Reader<'_>, channel: Channel) -> Options {
+    Options {
+        permits: usize::try_from(r.integer("gateway.in_flight", 1..=100_000)).unwrap_or(1),
+        policy: RetryPolicy {
+            attempts: u32::try_from(r.integer("gateway.retry.attempts", 1..=20)).unwrap_or(1),
+            base: r.duration("gateway.retry.base"),
+            cap: r.duration("gateway.retry.cap"),
+        },
+        timeout: r.duration(&format!("gateway.{channel}.timeout")),
+    }
 }

@@ -21,11 +21,11 @@ use axum::{
     routing::{get, post, put},
 };
 use domain::{Secret, Timestamp};
-use service_kit::{Kit, Reader};
+use service_kit::{Kit, Reader, Section};
 use tokio::sync::Semaphore;
 
-/// The defaults of this service's settings, commented.
-pub const SETTINGS: &str = include_str!("../settings.default.toml");
+/// The settings of `[ingress]`.
+pub const SETTINGS: Section = Section { defaults: include_str!("../settings.default.toml"), check: |r| drop(read(r)) };
 
 /// What an operator may set.
 #[derive(Debug, Clone)]

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use bus::{consume::ConsumeSettings, dead::DeadLetters, topic};
 use domain::Lane;
-use service_kit::{Kit, settings::Problems};
+use service_kit::{Kit, Problems, Reader, Section};
 
-/// The defaults of `[router]`, with their comments.
-pub const SETTINGS: &str = include_str!("../settings.default.toml");
+/// The settings of `[router]`.
+pub const SETTINGS: Section = Section { defaults: include_str!("../settings.default.toml"), check: |r| _ = read(r) };
 
 /// Starts a loop per lane; they end with the kit's shutdown.
 pub fn run(kit: &Kit) -> Result<(), Problems> {
-    let permits = kit.settings.read(|r| r.integer("router.in_flight", 1..=100_000))?;
+    let permits = kit.settings.read(read)?;
     let stage = Arc::new(stage::Router {
         log: kit.log.clone(),
         topics: kit.topics.clone(),
@@ -23,11 +23,13 @@ pub fn run(kit: &Kit) -> Result<(), Problems> {
     });
     for lane in Lane::ALL {
         let group = kit.topics.group(format_args!("router.{lane}"));
-        let settings = ConsumeSettings {
-            permits: usize::try_from(permits).unwrap_or(1),
-            ..ConsumeSettings::new(group, kit.topics.notifications_of_lane(lane))
-        };
+        let settings =
+            ConsumeSettings { permits, ..ConsumeSettings::new(group, kit.topics.notifications_of_lane(lane)) };
         kit.consume(&format!("router.{lane}"), stage.clone(), topic::Stage::Router, settings);
     }
     Ok(())
+}
+
+fn read(r: &mut Reader<'_>) -> usize {
+    usize::try_from(r.integer("router.in_flight", 1..=100_000)).unwrap_or(1)
 }

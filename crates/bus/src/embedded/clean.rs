@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use rusqlite::{Connection, Result as SqlResult, Transaction, params};
 
 use super::{
-    Inner, failed,
+    Inner, failed, row,
     schema::pragma,
     topics::{Part, Rules},
 };
@@ -68,19 +68,21 @@ async fn expire(log: &Inner, part: i64, rules: Rules) -> Result<u64, LogError> {
 fn expire_slice(tx: &Transaction<'_>, part: i64, cutoff: i64) -> SqlResult<usize> {
     let needed: Option<i64> =
         tx.prepare_cached("SELECT min(next) FROM committed WHERE part = ?1")?.query_row([part], |row| row.get(0))?;
-    let mut select = tx.prepare_cached("SELECT offset, ts FROM record WHERE part = ?1 ORDER BY offset LIMIT ?2")?;
-    let mut rows = select.query([part, SLICE])?;
+    let mut select = tx.prepare_cached("SELECT id, ts FROM record WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3")?;
+    let mut rows = select.query([row::id(part, 0), row::id(part + 1, 0), SLICE])?;
     let mut end = None;
     while let Some(row) = rows.next()? {
-        let (offset, ts): (i64, i64) = (row.get(0)?, row.get(1)?);
-        if ts >= cutoff || needed.is_some_and(|needed| offset >= needed) {
+        let (id, ts): (i64, i64) = (row.get(0)?, row.get(1)?);
+        if ts >= cutoff || needed.is_some_and(|needed| row::offset(id) >= needed) {
             break;
         }
-        end = Some(offset);
+        end = Some(id);
     }
     drop(rows);
     match end {
-        Some(end) => tx.prepare_cached("DELETE FROM record WHERE part = ?1 AND offset <= ?2")?.execute([part, end]),
+        Some(end) => {
+            tx.prepare_cached("DELETE FROM record WHERE id >= ?1 AND id <= ?2")?.execute([row::id(part, 0), end])
+        }
         None => Ok(0),
     }
 }
@@ -97,24 +99,24 @@ async fn compact(log: &Inner, part: &Part, rules: Rules) -> Result<u64, LogError
         let slice = slice.to_vec();
         deleted += u64::try_from(slice.len()).unwrap_or(0);
         let delete = move |tx: &Transaction<'_>| {
-            let mut delete = tx.prepare_cached("DELETE FROM record WHERE part = ?1 AND offset = ?2")?;
-            slice.iter().try_for_each(|offset| delete.execute([id, *offset]).map(drop))
+            let mut delete = tx.prepare_cached("DELETE FROM record WHERE id = ?1")?;
+            slice.iter().try_for_each(|id| delete.execute([*id]).map(drop))
         };
         log.writer.write(delete).await.map_err(failed)?;
     }
     Ok(deleted)
 }
 
-/// In the order of the offsets: a tombstone goes after everything that it hides, whatever happens in between.
+/// Row ids, in the order of the offsets: a tombstone goes after everything that it hides, whatever happens in between.
 fn obsolete(db: &Connection, part: i64, head: i64, cutoff: i64) -> SqlResult<Vec<i64>> {
     let mut select = db.prepare_cached(
-        "SELECT offset FROM (
-             SELECT offset, ts, value IS NULL AS tombstone, lead(offset) OVER (PARTITION BY key ORDER BY offset) AS newer
-             FROM record WHERE part = ?1 AND key IS NOT NULL AND offset < ?2)
-         WHERE offset < ?2 - 1 AND (newer IS NOT NULL OR (tombstone AND ts < ?3))
-         ORDER BY offset",
+        "SELECT id FROM (
+             SELECT id, ts, value IS NULL AS tombstone, lead(id) OVER (PARTITION BY key ORDER BY id) AS newer
+             FROM record WHERE id >= ?1 AND id < ?2 AND key IS NOT NULL)
+         WHERE id < ?2 - 1 AND (newer IS NOT NULL OR (tombstone AND ts < ?3))
+         ORDER BY id",
     )?;
-    select.query_map(params![part, head, cutoff], |row| row.get(0))?.collect()
+    select.query_map(params![row::id(part, 0), row::id(part, head), cutoff], |row| row.get(0))?.collect()
 }
 
 /// Gives free pages back to the disk, from the file and from its write-ahead log.

@@ -6,7 +6,7 @@ use futures::{FutureExt, future::BoxFuture};
 use rusqlite::{Connection, Result as SqlResult, params};
 use sqlite::Readers;
 
-use super::{failed, topics::Part};
+use super::{failed, row, topics::Part};
 use crate::{LogError, Partition, Position, Record};
 
 /// Records of one partition in one read.
@@ -126,13 +126,13 @@ async fn fetch(readers: Readers, mut chunks: Vec<Chunk>) -> Result<Vec<Chunk>, L
 
 fn fill(db: &Connection, chunk: &mut Chunk) -> SqlResult<()> {
     let mut select = db.prepare_cached(
-        "SELECT offset, ts, key, headers, value FROM record WHERE part = ?1 AND offset >= ?2 AND offset < ?3 \
-         ORDER BY offset LIMIT ?4",
+        "SELECT id, ts, key, headers, value FROM record WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3",
     )?;
-    let mut rows = select.query(params![chunk.part.id, chunk.from, chunk.to, RECORDS])?;
+    let part = chunk.part.id;
+    let mut rows = select.query(params![row::id(part, chunk.from), row::id(part, chunk.to), RECORDS])?;
     let (mut bytes, mut count) = (0, 0);
     while let Some(row) = rows.next()? {
-        let offset: i64 = row.get(0)?;
+        let offset = row::offset(row.get(0)?);
         let key: Option<Vec<u8>> = row.get(2)?;
         let value: Option<Vec<u8>> = row.get(4)?;
         bytes += key.as_ref().map_or(0, Vec::len) + value.as_ref().map_or(0, Vec::len);

@@ -106,12 +106,13 @@ fn insert(tx: &Transaction<'_>, rows: &[Row], parts: &[(Arc<Part>, i64)]) -> Sql
         heads.push(claim.query_row(params![part.id, count], |row| row.get::<_, i64>(0))?);
     }
     let mut next: Vec<i64> = heads.iter().zip(parts).map(|(head, (_, count))| head - count).collect();
-    let mut insert = tx.prepare_cached("INSERT INTO record VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+    let mut insert = tx.prepare_cached("INSERT INTO record VALUES (?1, ?2, ?3, ?4, ?5)")?;
     let mut positions = Vec::with_capacity(rows.len());
-    for row in rows {
-        let (part, offset) = (&parts[row.part].0, next[row.part]);
-        insert.execute(params![part.id, offset, now, row.key.as_deref(), row.headers, row.value.as_deref()])?;
-        next[row.part] += 1;
+    for Row { part, key, headers, value } in rows {
+        let (at, offset) = (*part, next[*part]);
+        let part = &parts[at].0;
+        insert.execute(params![row::id(part.id, offset), now, key.as_deref(), headers, value.as_deref()])?;
+        next[at] += 1;
         positions.push(Position { partition: part.partition.clone(), offset });
     }
     Ok((positions, heads))

@@ -1,9 +1,22 @@
-//! Headers as bytes: per header the length and bytes of the name, then of the value.
+//! Rows of the record table. Headers as bytes: per header the length and bytes of the name, then of the value.
 
 use bytes::{Buf, BufMut, Bytes};
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 
 use crate::{Headers, Outgoing};
+
+const OFFSET_BITS: u32 = 40;
+
+/// Partition and offset as one number. A table without such a row id has a page of its own for what a record has beyond
+/// a quarter of a page, so that records of 1 kB took 4.7 kB.
+pub(super) fn id(part: i64, offset: i64) -> i64 {
+    (part << OFFSET_BITS) | offset
+}
+
+/// The offset in an [`id`].
+pub(super) fn offset(id: i64) -> i64 {
+    id & ((1 << OFFSET_BITS) - 1)
+}
 
 /// What counts against the topic's largest record, in bytes.
 pub(super) fn size(record: &Outgoing) -> usize {

@@ -24,14 +24,12 @@ CREATE TABLE partition(
     UNIQUE(topic, idx)
 );
 CREATE TABLE record(
-    part INTEGER NOT NULL,
-    offset INTEGER NOT NULL,
+    id INTEGER PRIMARY KEY,
     ts INTEGER NOT NULL,
     key BLOB,
     headers BLOB NOT NULL,
-    value BLOB,
-    PRIMARY KEY(part, offset)
-) WITHOUT ROWID;
+    value BLOB
+);
 CREATE TABLE committed(
     part INTEGER NOT NULL,
     grp TEXT NOT NULL,

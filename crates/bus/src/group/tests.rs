@@ -85,3 +85,68 @@ async fn a_lost_partition_is_the_next_one_s_at_once() {
     assert!(revoked(&only).lost);
     assert_eq!(assigned(&only), [partition]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn whatever_happens_it_ends_in_balance_and_nothing_is_told_to_two() {
+    for seed in 0..200 {
+        let mut chance = fastrand::Rng::with_seed(seed);
+        let groups = Groups::new(Duration::from_secs(10));
+        let mut members: Vec<(Member, BTreeSet<Partition>, Vec<Revoked>)> = Vec::new();
+        for step in 0..60 {
+            let calm = step >= 40;
+            match chance.u8(..8) {
+                0 if !calm && members.len() < 5 => {
+                    members.push((join(&groups, &[("t", 7), ("u", 3)]).0, BTreeSet::new(), Vec::new()));
+                }
+                1 if !calm && members.len() > 1 => drop(members.swap_remove(chance.usize(..members.len()))),
+                2 if !calm => {
+                    let (partitions, ids) = groups.roster("g");
+                    if let (Some(partition), Some(to)) = (chance.choice(&partitions), chance.choice(&ids)) {
+                        groups.hand_over(&"g".into(), partition, *to, chance.bool());
+                    }
+                }
+                3 => tokio::time::sleep(Duration::from_secs(chance.u64(..12))).await,
+                _ => {}
+            }
+            for (member, owned, held) in &mut members {
+                while let Some(change) = (calm || chance.bool()).then(|| member.poll()).flatten() {
+                    match change {
+                        Change::Assigned(partitions) => owned.extend(partitions),
+                        Change::Revoked(revoked) => {
+                            owned.retain(|p| !revoked.partitions.contains(p));
+                            held.push(revoked);
+                        }
+                    }
+                }
+                if calm || chance.bool() {
+                    held.clear();
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+        if members.is_empty() {
+            continue;
+        }
+        // a join and a leave undo what was handed over against the balance
+        drop(join(&groups, &[("t", 7), ("u", 3)]));
+        for _ in 0..20 {
+            for (member, owned, _) in &mut members {
+                match member.poll() {
+                    Some(Change::Assigned(partitions)) => owned.extend(partitions),
+                    Some(Change::Revoked(revoked)) => owned.retain(|p| !revoked.partitions.contains(p)),
+                    None => {}
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let told: Vec<&Partition> = members.iter().flat_map(|(_, owned, _)| owned).collect();
+        assert_eq!((told.len(), told.iter().collect::<BTreeSet<_>>().len()), (10, 10), "seed {seed}");
+        for (member, owned, _) in &members {
+            assert!(owned.iter().all(|p| member.fence().owns(p)), "seed {seed}");
+            for (topic, count) in [("t", 7), ("u", 3)] {
+                let share = owned.iter().filter(|p| p.topic.as_ref() == topic).count();
+                assert!((count / members.len()..=count.div_ceil(members.len())).contains(&share), "seed {seed}");
+            }
+        }
+    }
+}

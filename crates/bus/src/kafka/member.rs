@@ -256,7 +256,7 @@ fn run(consumer: Arc<BaseConsumer<Membership>>, end: oneshot::Sender<()>) {
     // for every way out of the loop: from here on nobody hears of a revocation
     member.shared.stop.store(true, Ordering::Relaxed);
     if lock(&member.shared.owned).is_empty() {
-        let_the_join_end(&consumer);
+        leave_without_partitions(&consumer);
     }
     drop(member);
     drop(consumer);
@@ -264,22 +264,24 @@ fn run(consumer: Arc<BaseConsumer<Membership>>, end: oneshot::Sender<()>) {
     let _dropped = end.send(());
 }
 
-/// A consumer that is closed without partitions, between the answers to its two requests to join, does not tell the group
-/// that it leaves (librdkafka 2.12), and the others wait for the end of its session. The coordinator answers in order: two
-/// more questions, and both answers are there.
-fn let_the_join_end(consumer: &BaseConsumer<Membership>) {
-    for _request in 0..2 {
-        let answer = consumer.subscription().and_then(|topics| {
-            let mut any = TopicPartitionList::new();
-            if let Some(topic) = topics.elements().first() {
-                any.add_partition(topic.topic(), 0);
-            }
-            consumer.committed_offsets(any, ANSWER)
-        });
-        if let Err(error) = answer {
+/// A consumer that is closed without partitions does not tell the group that it leaves (librdkafka 2.12), and the others
+/// wait for the end of its session. One that unsubscribes does, though not before the answers to its two requests to join.
+/// The coordinator answers in order, so after a few more questions they are there, and what a leader does between them is
+/// done.
+fn leave_without_partitions(consumer: &BaseConsumer<Membership>) {
+    let topics = consumer.subscription().unwrap_or_default();
+    consumer.unsubscribe();
+    for _question in 0..4 {
+        let mut any = TopicPartitionList::new();
+        if let Some(topic) = topics.elements().first() {
+            any.add_partition(topic.topic(), 0);
+        }
+        if let Err(error) = consumer.committed_offsets(any, ANSWER) {
             tracing::debug!(%error, "the coordinator of the group does not answer");
             return;
         }
+        // what comes is the next owner's
+        let _unread = consumer.poll(Duration::from_millis(25));
     }
 }
 

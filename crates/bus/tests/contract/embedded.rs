@@ -255,3 +255,42 @@ async fn a_caller_that_gives_up_wakes_the_readers_all_the_same() {
     assert!(given_up.is_pending());
     member.until_seen(1).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_publishers_share_commits_while_a_member_reads() {
+    const COUNT: usize = 80_000;
+    let dir = TempDir::new().unwrap();
+    let log = open(dir.path()).expect("a log");
+    let topic = topic(&log, 6).await;
+    let mut member = Member::join(&log, "g", &topic).await;
+    let value = "v".repeat(512);
+    let start = Instant::now();
+    let publishers = (0..8).map(|_| {
+        let (log, topic, value) = (log.clone(), topic.clone(), value.clone());
+        tokio::spawn(async move {
+            for call in 0..COUNT / 8 / 100 {
+                let batch = (0..100).map(|i| outgoing(&topic, &format!("{call}-{i}"), &value)).collect();
+                assert!(log.publish(batch).await.iter().all(Result::is_ok));
+            }
+            Instant::now()
+        })
+    });
+    let publishers: Vec<_> = publishers.collect();
+    member.until_seen(COUNT).await;
+    let read = start.elapsed();
+    member.assert_each_once();
+    let mut published = Duration::ZERO;
+    for publisher in publishers {
+        published = published.max(publisher.await.expect("published") - start);
+    }
+    let mut alone: Vec<Duration> = Vec::new();
+    for i in 0..500 {
+        let start = Instant::now();
+        publish(&log, &topic, i..i + 1).await;
+        alone.push(start.elapsed());
+    }
+    alone.sort();
+    let rate = |time: Duration| (COUNT as f64 / time.as_secs_f64()).round();
+    println!("512-byte values, this build: {}/s published, {}/s read beside it", rate(published), rate(read));
+    println!("one record at a time: p50 {:?}, p99 {:?}", alone[250], alone[495]);
+}

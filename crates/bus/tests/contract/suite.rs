@@ -349,7 +349,8 @@ pub async fn what_cannot_be_written_is_said_per_record(log: &dyn Log) {
     let small = TopicSpec { max_message_bytes: 1000, ..spec(&known, 1) };
     within("topics", log.ensure_topics(&[small])).await.expect("created");
     let batch = [(&known, 10), (&known, 5000), (&missing, 10), (&known, 20)]
-        .map(|(topic, size)| outgoing(topic, "key", &"x".repeat(size)));
+        // at random, since what compresses well may be small enough
+        .map(|(topic, size)| outgoing(topic, "key", &(0..size).map(|_| fastrand::alphanumeric()).collect::<String>()));
     let results = within("a publish", log.publish(batch.to_vec())).await;
     assert!(results[0].is_ok() && results[3].is_ok(), "{results:?}");
     assert!(matches!(results[1], Err(LogError::TooLarge(_))), "{results:?}");
@@ -360,7 +361,7 @@ pub async fn what_cannot_be_written_is_said_per_record(log: &dyn Log) {
 
     let mut member = Member::join(log, &unique("group"), &known).await;
     member.until_seen(2).await;
-    assert_eq!(values(&member.records), ["x".repeat(10), "x".repeat(20)]);
+    assert_eq!(values(&member.records).iter().map(String::len).collect::<Vec<_>>(), [10, 20]);
 }
 
 pub async fn impatient_callers_lose_nothing(log: &dyn Log) {

@@ -4,18 +4,19 @@ use std::{collections::BTreeMap, path::Path};
 
 use toml::{Table, Value};
 
-use super::{DEFAULTS, Entry, Origin, Problems, Settings};
+use super::{DEFAULTS, Entry, Origin, Settings};
 
 /// Variables that begin so are settings; `CARILLON_…` with one underscore belongs to the CLI, the tests and Kubernetes.
 const PREFIX: &str = "CARILLON__";
 
-pub(super) fn merge(
-    defaults: &[&str],
+/// What was merged, with the defaults in place of what is wrong, and all that is wrong.
+pub(super) fn merge<'a>(
+    defaults: impl Iterator<Item = &'a str>,
     file: Option<&Path>,
     env: impl IntoIterator<Item = (String, String)>,
-) -> Result<Settings, Problems> {
+) -> (Settings, Vec<String>) {
     let mut merge = Merge::default();
-    for text in [DEFAULTS].iter().chain(defaults) {
+    for text in std::iter::once(DEFAULTS).chain(defaults) {
         merge.defaults(text);
     }
     if let Some(path) = file {
@@ -26,12 +27,7 @@ pub(super) fn merge(
             merge.variable(&name, &key.to_lowercase().replace("__", "."), &value);
         }
     }
-    if merge.problems.is_empty() {
-        Ok(Settings { entries: merge.entries })
-    } else {
-        merge.problems.sort();
-        Err(Problems(merge.problems))
-    }
+    (Settings { entries: merge.entries }, merge.problems)
 }
 
 #[derive(Default)]

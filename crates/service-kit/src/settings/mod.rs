@@ -64,27 +64,41 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
+/// The settings of one crate.
+#[derive(Clone, Copy)]
+pub struct Section {
+    /// Commented TOML: documentation, defaults and types in one.
+    pub defaults: &'static str,
+    /// Reads all of them as the crate will, so that every problem is known before anything is opened.
+    pub check: fn(&mut Reader<'_>),
+}
+
 impl Settings {
-    /// Merges [`DEFAULTS`] and `defaults` (TOML texts), the file, and those variables of `env` that begin with
-    /// `CARILLON__`. The values of what all services share are checked at once, those of a service when it reads them.
+    /// Merges [`DEFAULTS`] and those of `sections`, the file, and those variables of `env` that begin with `CARILLON__`;
+    /// checks every value. `Err` has all problems.
     pub fn load(
-        defaults: &[&str],
+        sections: &[Section],
         file: Option<&Path>,
         env: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, Problems> {
-        let settings = merge::merge(defaults, file, env)?;
-        settings.read(|r| {
+        let (settings, mut problems) = merge::merge(sections.iter().map(|s| s.defaults), file, env);
+        let checked = settings.read(|r| {
             engines::check(r);
             telemetry::check(r);
-        })?;
-        Ok(settings)
+            sections.iter().for_each(|s| (s.check)(r));
+        });
+        problems.extend(checked.err().map(|p| p.0).unwrap_or_default());
+        // a key that several read is wrong once
+        problems.sort();
+        problems.dedup();
+        if problems.is_empty() { Ok(settings) } else { Err(Problems(problems)) }
     }
 
     /// The same, with the environment of this process: the one place that reads it.
-    pub fn from_process(defaults: &[&str], file: Option<&Path>) -> Result<Self, Problems> {
+    pub fn from_process(sections: &[Section], file: Option<&Path>) -> Result<Self, Problems> {
         // what is no UTF-8 is marked by the replacement character, which `load` refuses
         let env = std::env::vars_os().map(|(k, v)| (k.to_string_lossy().into(), v.to_string_lossy().into()));
-        Self::load(defaults, file, env)
+        Self::load(sections, file, env)
     }
 
     /// Overrides a value, for options of the command line, the demo and tests.

@@ -26,6 +26,10 @@ fn env<'a>(vars: &'a [(&str, &str)]) -> impl Iterator<Item = (String, String)> +
     vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
 }
 
+fn section(defaults: &'static str) -> Section {
+    Section { defaults, check: |_| {} }
+}
+
 #[test]
 fn environment_beats_file_beats_defaults() {
     let (_dir, path) = file("[mail]\nhost = 'file'\nport = 1\nrelays = ['x']\n[log]\n");
@@ -39,7 +43,7 @@ fn environment_beats_file_beats_defaults() {
         ("CARILLON_INGRESS_SERVICE_HOST", "x"),
         ("PATH", "x"),
     ];
-    let mut settings = Settings::load(&[SERVICE], Some(&path), env(&vars)).expect("valid");
+    let mut settings = Settings::load(&[section(SERVICE)], Some(&path), env(&vars)).expect("valid");
     settings.set("mail.wait", "1m");
     let read = settings.read(|r| {
         let mail = (r.string("mail.host"), r.integer("mail.port", 1..=9), r.list("mail.relays"), r.flag("mail.tls"));
@@ -59,7 +63,7 @@ fn all_problems_are_told_with_their_origin() {
         ("CARILLON__KAFKA_BROKERS", "a:1"),
         ("CARILLON__MAIL__SMTP_PASSWORD", "se\u{fffd}cret"),
     ];
-    let Problems(problems) = Settings::load(&[SERVICE], Some(&path), env(&vars)).expect_err("problems");
+    let Problems(problems) = Settings::load(&[section(SERVICE)], Some(&path), env(&vars)).expect_err("problems");
     let from_file = format!("(from {})", path.display());
     let from = |name: &str| format!("(from the environment variable CARILLON__{name})");
     let mut expected = [
@@ -81,12 +85,12 @@ fn all_problems_are_told_with_their_origin() {
 #[test]
 fn a_fault_in_the_syntax_has_a_place() {
     let (_dir, path) = file("[mail]\nhost = 'a'\nport = = 1\n");
-    let Problems(problems) = Settings::load(&[SERVICE], Some(&path), []).expect_err("a problem");
+    let Problems(problems) = Settings::load(&[section(SERVICE)], Some(&path), []).expect_err("a problem");
     let [problem] = &problems[..] else { panic!("{problems:?}") };
     assert!(problem.starts_with(&format!("{}: line 3, column 8: ", path.display())), "{problem}");
 
     let nowhere = path.with_extension("missing");
-    let Problems(problems) = Settings::load(&[SERVICE], Some(&nowhere), []).expect_err("a problem");
+    let Problems(problems) = Settings::load(&[section(SERVICE)], Some(&nowhere), []).expect_err("a problem");
     assert!(problems[0].contains("settings.missing: cannot be read"), "{problems:?}");
 }
 
@@ -121,7 +125,7 @@ fn a_reader_notes_every_problem() {
         ("CARILLON__MAIL__HOST", "nowhere"),
         ("CARILLON__DRAIN", "25h"),
     ];
-    let settings = Settings::load(&[SERVICE], None, env(&vars)).expect("of the right types");
+    let settings = Settings::load(&[section(SERVICE)], None, env(&vars)).expect("of the right types");
     let Problems(problems) = settings
         .read(|r| {
             r.integer("mail.port", 1..=65_535);
@@ -147,7 +151,7 @@ fn a_reader_notes_every_problem() {
 
 #[test]
 fn durations() {
-    let mut settings = Settings::load(&[SERVICE], None, []).expect("valid");
+    let mut settings = Settings::load(&[section(SERVICE)], None, []).expect("valid");
     for (text, expected) in [
         ("250ms", Some(250)),
         ("90s", Some(90_000)),
@@ -178,7 +182,7 @@ fn secrets_are_not_shown() {
         ("CARILLON__REDIS__URL", "redis://:p@ss/hunter2@redis:6379/1"),
         ("CARILLON__KAFKA__EXTRA", "sasl.username=me,sasl.password=hunter2"),
     ];
-    let settings = Settings::load(&[SERVICE], None, env(&vars)).expect("valid");
+    let settings = Settings::load(&[section(SERVICE)], None, env(&vars)).expect("valid");
     let shown = settings.effective();
     assert!(!shown.contains("hunter2") && !format!("{settings:?}").contains("hunter2"), "{shown}");
     let shown: toml::Table = shown.parse().expect("it is TOML");
@@ -194,6 +198,7 @@ fn secrets_are_not_shown() {
 
 #[test]
 fn defaults_must_not_overlap() {
-    let Problems(problems) = Settings::load(&[SERVICE, "[mail]\nport = 26"], None, []).expect_err("a problem");
+    let Problems(problems) =
+        Settings::load(&[section(SERVICE), section("[mail]\nport = 26")], None, []).expect_err("a problem");
     assert_eq!(problems, ["mail.port: has two defaults (from the compiled-in defaults)"]);
 }

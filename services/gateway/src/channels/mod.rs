@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::{Channel, Delivery, Outcome, config::Account};
-use service_kit::settings::{Problems, Settings};
+use service_kit::{Problems, Reader, Settings};
 
 /// Sends one delivery through one external provider. Holds no retry, limit, status or logging: those are the gateway's.
 #[async_trait]
@@ -22,6 +22,13 @@ pub struct Answer {
     pub outcome: Outcome,
     /// The provider's answer or the error, for people: no address, no content, no secret.
     pub detail: String,
+}
+
+/// Reads a channel's own settings, for what is wrong with them.
+pub fn check(r: &mut Reader<'_>, channel: Channel) {
+    match channel {
+        Channel::Webhook => drop(webhook::Options::read(r)),
+    }
 }
 
 /// The provider of a channel, from the settings.

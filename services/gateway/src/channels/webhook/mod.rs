@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use domain::{Delivery, Outcome, Reason, Timestamp, config::Account};
-use service_kit::settings::{Problems, Settings};
+use service_kit::{Problems, Reader, Settings};
 
 use self::client::{Client, Reply};
 use super::{Answer, Provider};
@@ -25,26 +25,31 @@ pub struct Options {
     pub idle_per_host: usize,
 }
 
+impl Options {
+    /// `[gateway.webhook]` of the settings.
+    pub fn read(r: &mut Reader<'_>) -> Self {
+        let timeout = r.duration("gateway.webhook.timeout");
+        if timeout.is_zero() || timeout > Duration::from_secs(300) {
+            r.problem("gateway.webhook.timeout", "must be more than 0s, and 5m at most");
+        }
+        let networks = r.list("gateway.webhook.open_networks");
+        let opened = networks.iter().filter_map(|text| {
+            parse_network(text).map_err(|wrong| r.problem("gateway.webhook.open_networks", &wrong)).ok()
+        });
+        let opened = opened.collect();
+        let guard = Guard { opened, allow_http: r.flag("gateway.webhook.allow_http") };
+        let idle = r.integer("gateway.webhook.idle_per_host", 0..=10_000);
+        Self { timeout, guard, idle_per_host: usize::try_from(idle).unwrap_or_default() }
+    }
+}
+
 /// The webhook channel.
 pub struct Webhook(Client);
 
 impl Webhook {
     /// With `[gateway.webhook]` of the settings.
     pub fn new(settings: &Settings) -> Result<Self, Problems> {
-        let options = settings.read(|r| {
-            let timeout = r.duration("gateway.webhook.timeout");
-            if timeout.is_zero() || timeout > Duration::from_secs(300) {
-                r.problem("gateway.webhook.timeout", "must be more than 0s, and 5m at most");
-            }
-            let networks = r.list("gateway.webhook.open_networks");
-            let opened = networks.iter().filter_map(|text| {
-                parse_network(text).map_err(|wrong| r.problem("gateway.webhook.open_networks", &wrong)).ok()
-            });
-            let opened = opened.collect();
-            let guard = Guard { opened, allow_http: r.flag("gateway.webhook.allow_http") };
-            let idle = r.integer("gateway.webhook.idle_per_host", 0..=10_000);
-            Options { timeout, guard, idle_per_host: usize::try_from(idle).unwrap_or_default() }
-        })?;
+        let options = settings.read(Options::read)?;
         Ok(Self::with(options, Arc::new(System)))
     }
 
