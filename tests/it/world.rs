@@ -80,6 +80,7 @@ pub(crate) fn settings(engines: Engines) -> BTreeMap<String, String> {
         set("topics.prefix", format!("{own}."));
         set("kafka.brokers", engine("KAFKA"));
         set("redis.url", engine("REDIS"));
+        set("redis.prefix", format!("{own}:"));
         set("cassandra.nodes", engine("CASSANDRA"));
         set("cassandra.keyspace", own.clone());
         set("elasticsearch.url", engine("ELASTICSEARCH"));

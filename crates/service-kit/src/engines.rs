@@ -73,6 +73,7 @@ pub(crate) fn stores(r: &mut Reader<'_>) -> ClusterSettings {
         keyspace: r.string("cassandra.keyspace"),
         replication: number(r, "cassandra.replication", 1..=9),
         elasticsearch_url: url(r, "elasticsearch.url", &["http://", "https://"]),
+        redis_prefix: r.string("redis.prefix"),
         index_prefix: r.string("elasticsearch.index_prefix"),
         claim_window: within(r, "store.claim_window", MINUTE..=YEAR),
         timeout: within(r, "store.timeout", 100..=MINUTE),

@@ -13,6 +13,7 @@ mod settings;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use rdkafka::ClientConfig;
 
 pub use self::settings::KafkaSettings;
 use self::{admin::ensure, follow::Follower, member::Member, publish::Publisher};
@@ -21,35 +22,68 @@ use crate::{Follow, Log, LogError, Outgoing, Position, Subscription, TopicSpec, 
 /// A Kafka cluster as a [`Log`]. One producer serves the whole process; each subscription has a consumer and a thread.
 pub struct Kafka {
     settings: Arc<KafkaSettings>,
-    publisher: Mutex<Arc<Publisher>>,
+    publisher: Mutex<Option<Arc<Publisher>>>,
+    /// Sends each record in a request of its own; made when it is needed.
+    alone: Mutex<Option<Arc<Publisher>>>,
 }
 
 impl Kafka {
     /// Prepares the clients; nothing is sent yet. Fails when librdkafka refuses a setting.
     pub fn new(settings: KafkaSettings) -> Result<Self, LogError> {
         settings.check()?;
-        let publisher = Mutex::new(Arc::new(Publisher::new(&settings)?));
-        Ok(Self { settings: Arc::new(settings), publisher })
+        let kafka = Self { settings: Arc::new(settings), publisher: Mutex::default(), alone: Mutex::default() };
+        kafka.publisher()?;
+        Ok(kafka)
     }
 
-    /// The producer, or a new one when a fatal error has ended it: librdkafka then refuses every further record.
     fn publisher(&self) -> Result<Arc<Publisher>, LogError> {
-        let mut publisher = lock(&self.publisher);
-        if let Some(reason) = publisher.ended() {
+        self.working(&self.publisher, &self.settings.producer())
+    }
+
+    /// The producer of a slot, or a new one when there is none or a fatal error has ended it: librdkafka then refuses
+    /// every further record.
+    fn working(&self, slot: &Mutex<Option<Arc<Publisher>>>, config: &ClientConfig) -> Result<Arc<Publisher>, LogError> {
+        let mut slot = lock(slot);
+        if let Some(reason) = slot.as_ref().and_then(|p| p.ended()) {
             tracing::warn!(reason, "the producer has ended, another takes its place");
-            *publisher = Arc::new(Publisher::new(&self.settings)?);
+            *slot = None;
         }
-        Ok(publisher.clone())
+        if let Some(publisher) = slot.as_ref() {
+            return Ok(publisher.clone());
+        }
+        Ok(slot.insert(Arc::new(Publisher::new(&self.settings, config)?)).clone())
+    }
+
+    /// The broker refuses a request as a whole when it is too large for the topic, so those that were refused are tried
+    /// once more, each alone. Topics as [`crate::Topics::specs`] asks for them take every request; with a smaller limit a
+    /// record that is tried again comes after its successors.
+    async fn again(&self, batch: &[Outgoing], results: &mut [Result<Position, LogError>]) -> Result<(), LogError> {
+        let refused = |r: &Result<_, _>| matches!(r, Err(LogError::TooLarge(_)));
+        let large: Vec<usize> = (0..batch.len()).filter(|i| refused(&results[*i])).collect();
+        if large.is_empty() {
+            return Ok(());
+        }
+        let alone = self.working(&self.alone, self.settings.producer().set("batch.num.messages", "1"))?;
+        let records: Vec<_> = large.iter().map(|i| batch[*i].clone()).collect();
+        for (i, result) in large.into_iter().zip(alone.publish(&records).await) {
+            results[i] = result;
+        }
+        Ok(())
     }
 }
 
 #[async_trait]
 impl Log for Kafka {
     async fn publish(&self, batch: Vec<Outgoing>) -> Vec<Result<Position, LogError>> {
-        match self.publisher() {
-            Ok(publisher) => publisher.publish(&batch).await,
-            Err(e) => batch.iter().map(|_| Err(e.clone())).collect(),
+        let publisher = match self.publisher() {
+            Ok(publisher) => publisher,
+            Err(e) => return batch.iter().map(|_| Err(e.clone())).collect(),
+        };
+        let mut results = publisher.publish(&batch).await;
+        if let Err(error) = self.again(&batch, &mut results).await {
+            tracing::warn!(%error, "records that may have been refused for their neighbours were not tried alone");
         }
+        results
     }
 
     async fn subscribe(&self, group: &str, topics: &[Arc<str>]) -> Result<Box<dyn Subscription>, LogError> {

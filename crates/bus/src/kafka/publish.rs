@@ -10,7 +10,7 @@ use std::{
 };
 
 use rdkafka::{
-    ClientContext, Message,
+    ClientConfig, ClientContext, Message,
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     error::{KafkaError, RDKafkaErrorCode},
     message::DeliveryResult,
@@ -40,8 +40,8 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn new(settings: &KafkaSettings) -> Result<Self, LogError> {
-        let producer = BaseProducer::from_config_and_context(&settings.producer(), Reports);
+    pub(super) fn new(settings: &KafkaSettings, config: &ClientConfig) -> Result<Self, LogError> {
+        let producer = BaseProducer::from_config_and_context(config, Reports);
         let producer = Arc::new(producer.map_err(|e| refused(&e))?);
         let stop = Arc::new(AtomicBool::new(false));
         let timeout = settings.publish_timeout();

@@ -2,15 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    future::Future,
     pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bus::{
-    Cleanup, Event, FollowEvent, Headers, Log, LogError, Outgoing, Partition, Position, Record, Revoked, Subscription,
-    TopicSpec,
+    Cleanup, FollowEvent, Log, LogError, Partition, Position, Revoked, TopicSpec,
     kafka::{Kafka, KafkaSettings},
 };
 use rdkafka::{
@@ -21,8 +19,7 @@ use rdkafka::{
 };
 use tokio::{sync::oneshot, time::timeout};
 
-/// Nothing here takes longer, unless it is broken.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::member::{Member, outgoing, publish, spec, topic, unique, within};
 
 /// The brokers of `CARILLON_TEST_KAFKA`; without it the test says that it was skipped.
 fn brokers(test: &str) -> Option<String> {
@@ -37,115 +34,23 @@ fn settings(brokers: &str) -> KafkaSettings {
     KafkaSettings::new(brokers, "carillon-test")
 }
 
-/// A name that no other run uses.
-fn unique(name: &str) -> Arc<str> {
-    format!("test.{name}.{:016x}", fastrand::u64(..)).into()
-}
-
-async fn topic(log: &Kafka, name: &str, partitions: i32) -> Arc<str> {
-    let name = unique(name);
-    let spec = TopicSpec {
-        name: name.clone(),
-        partitions,
-        replication: 1,
-        cleanup: Cleanup::Delete,
-        retention_ms: 3_600_000,
-        max_message_bytes: 1024 * 1024,
-    };
-    log.ensure_topics(&[spec]).await.expect("the topic is created");
-    name
-}
-
-fn outgoing(topic: &Arc<str>, key: usize, value: &str) -> Outgoing {
-    Outgoing {
-        topic: topic.clone(),
-        key: Some(format!("key-{key}").into()),
-        headers: Headers::default(),
-        value: Some(value.to_owned().into()),
-    }
-}
-
-/// Publishes so many records with different keys.
-async fn publish(log: &Kafka, topic: &Arc<str>, count: usize) {
-    for result in log.publish((0..count).map(|i| outgoing(topic, i, "a value")).collect()).await {
-        result.expect("published");
-    }
-}
-
-async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}"))
-}
-
-/// A member that notes what it has seen.
-struct Member {
-    log: Box<dyn Subscription>,
-    owned: BTreeSet<Partition>,
-    records: Vec<Record>,
-}
-
-impl Member {
-    async fn join(log: &Kafka, group: &str, topic: &Arc<str>) -> Self {
-        let log = log.subscribe(group, std::slice::from_ref(topic)).await.expect("joined");
-        Self { log, owned: BTreeSet::new(), records: Vec::new() }
-    }
-
-    /// Takes one event; a revocation is handed back, its partitions no longer counted as owned.
-    async fn step(&mut self) -> Option<Revoked> {
-        match self.log.next().await.expect("an event") {
-            Event::Assigned(partitions) => self.owned.extend(partitions),
-            Event::Records(records) => {
-                assert!(records.iter().all(|r| self.owned.contains(&r.at.partition)), "records of our partitions only");
-                self.records.extend(records);
-            }
-            Event::Revoked(revoked) => {
-                self.owned.retain(|p| !revoked.partitions.contains(p));
-                return Some(revoked);
+async fn revocation(member: &mut Member) -> Revoked {
+    within("a revocation", async {
+        loop {
+            if let Some(revoked) = member.step().await {
+                return revoked;
             }
         }
-        None
-    }
-
-    /// Goes on until it has as much as that; a revocation is released at once.
-    async fn until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
-        within(what, async {
-            while !done(self) {
-                self.step().await;
-            }
-        })
-        .await;
-    }
-
-    async fn revocation(&mut self) -> Revoked {
-        within("a revocation", async {
-            loop {
-                if let Some(revoked) = self.step().await {
-                    return revoked;
-                }
-            }
-        })
-        .await
-    }
-
-    fn offsets_of(&self, partition: &Partition) -> Vec<i64> {
-        self.records.iter().filter(|r| r.at.partition == *partition).map(|r| r.at.offset).collect()
-    }
-}
-
-/// The rule of a topic with one reader and no gaps.
-fn assert_each_once(member: &Member) {
-    for partition in &member.records.iter().map(|r| r.at.partition.clone()).collect::<BTreeSet<_>>() {
-        let offsets = member.offsets_of(partition);
-        let expected: Vec<i64> = (offsets[0]..).take(offsets.len()).collect();
-        assert_eq!(offsets, expected, "{partition}: in order, none twice, none left out");
-    }
+    })
+    .await
 }
 
 #[tokio::test]
 async fn a_commit_inside_a_revocation_is_where_the_new_owner_begins() {
     let Some(brokers) = brokers("a_commit_inside_a_revocation") else { return };
     let log = Kafka::new(settings(&brokers)).expect("settings");
-    let topic = topic(&log, "revoke", 4).await;
-    publish(&log, &topic, 400).await;
+    let topic = topic(&log, 4).await;
+    publish(&log, &topic, 0..400).await;
     let group = unique("group");
 
     let started = Instant::now();
@@ -155,7 +60,7 @@ async fn a_commit_inside_a_revocation_is_where_the_new_owner_begins() {
 
     let joined = Instant::now();
     let mut second = Member::join(&log, &group, &topic).await;
-    let revoked = first.revocation().await;
+    let revoked = revocation(&mut first).await;
     assert!(!revoked.lost);
     // half of what was read, an offset of its own for each partition
     let commits: BTreeMap<_, _> =
@@ -182,15 +87,15 @@ async fn a_commit_inside_a_revocation_is_where_the_new_owner_begins() {
     let kept: BTreeMap<_, _> = kept.iter().map(|p| (p.clone(), 1)).collect();
     within("a commit", first.log.commit(&kept)).await.expect("a commit of what was kept");
 
-    publish(&log, &topic, 400).await;
+    publish(&log, &topic, 0..400).await;
     within("both read on", async {
         while first.records.len() + second.records.len() < 800 + missing {
             tokio::select! { r = second.step() => assert!(r.is_none()), r = first.step() => assert!(r.is_none()) }
         }
     })
     .await;
-    assert_each_once(&first);
-    assert_each_once(&second);
+    first.assert_each_once();
+    second.assert_each_once();
     tokio::join!(first.log.close(), second.log.close());
 }
 
@@ -199,14 +104,14 @@ async fn a_commit_of_a_member_that_was_too_slow_is_refused() {
     let Some(brokers) = brokers("a_commit_of_a_member_that_was_too_slow") else { return };
     let log = Kafka::new(KafkaSettings { drain_timeout: Duration::from_millis(200), ..settings(&brokers) });
     let log = log.expect("settings");
-    let topic = topic(&log, "slow", 2).await;
-    publish(&log, &topic, 100).await;
+    let topic = topic(&log, 2).await;
+    publish(&log, &topic, 0..100).await;
     let group = unique("group");
 
     let mut slow = Member::join(&log, &group, &topic).await;
     slow.until("all records", |m| m.records.len() == 100).await;
     let mut other = Member::join(&log, &group, &topic).await;
-    let revoked = slow.revocation().await;
+    let revoked = revocation(&mut slow).await;
     // it is not released, and the log stops waiting
     other.until("the other has it", |m| !m.owned.is_empty()).await;
     let commits = revoked.partitions.iter().map(|p| (p.clone(), 1)).collect();
@@ -221,16 +126,16 @@ async fn a_commit_of_a_member_that_was_too_slow_is_refused() {
 async fn a_pause_ends_with_the_assignment() {
     let Some(brokers) = brokers("a_pause_ends_with_the_assignment") else { return };
     let log = Kafka::new(settings(&brokers)).expect("settings");
-    let topic = topic(&log, "pause", 2).await;
+    let topic = topic(&log, 2).await;
     let group = unique("group");
-    publish(&log, &topic, 1000).await;
+    publish(&log, &topic, 0..1000).await;
 
     let mut first = Member::join(&log, &group, &topic).await;
     first.until("some records", |m| m.owned.len() == 2 && !m.records.is_empty()).await;
     for partition in &first.owned.clone() {
         first.log.pause(partition);
     }
-    let (mut second, revoked) = tokio::join!(Member::join(&log, &group, &topic), first.revocation());
+    let (mut second, revoked) = tokio::join!(Member::join(&log, &group, &topic), revocation(&mut first));
     let given_up = revoked.partitions.clone();
     revoked.release();
     second.until("its records", |m| m.owned.len() == 1 && !m.records.is_empty()).await;
@@ -238,7 +143,7 @@ async fn a_pause_ends_with_the_assignment() {
 
     // nobody resumes: it is a new assignment
     let before = first.records.len();
-    publish(&log, &topic, 100).await;
+    publish(&log, &topic, 0..100).await;
     first.until("the partition again", |m| m.owned.len() == 2).await;
     first
         .until("its records from the beginning", |m| {
@@ -261,8 +166,8 @@ async fn a_pause_ends_with_the_assignment() {
 async fn pauses_at_full_speed_lose_and_repeat_nothing() {
     let Some(brokers) = brokers("pauses_at_full_speed") else { return };
     let log = Kafka::new(settings(&brokers)).expect("settings");
-    let topic = topic(&log, "pauses", 3).await;
-    publish(&log, &topic, 30_000).await;
+    let topic = topic(&log, 3).await;
+    publish(&log, &topic, 0..30_000).await;
     let mut member = Member::join(&log, &unique("group"), &topic).await;
     within("all records", async {
         let mut resting = BTreeSet::new();
@@ -287,7 +192,7 @@ async fn pauses_at_full_speed_lose_and_repeat_nothing() {
         }
     })
     .await;
-    assert_each_once(&member);
+    member.assert_each_once();
 }
 
 /// A commit that may come in the middle of a rebalance: it is not refused, but may go on in the background.
@@ -301,7 +206,7 @@ async fn commit(member: &mut Member, next: &BTreeMap<Partition, i64>) {
 
 /// Reads and commits until it is told to stop; returns what it has seen.
 async fn work(log: Arc<Kafka>, group: Arc<str>, topic: Arc<str>, stop: oneshot::Receiver<()>) -> Vec<Position> {
-    let mut member = Member::join(&log, &group, &topic).await;
+    let mut member = Member::join(log.as_ref(), &group, &topic).await;
     let mut next: BTreeMap<Partition, i64> = BTreeMap::new();
     let mut stop = pin!(stop);
     loop {
@@ -327,15 +232,17 @@ async fn work(log: Arc<Kafka>, group: Arc<str>, topic: Arc<str>, stop: oneshot::
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_come_and_go_and_each_record_is_read_once() {
     let Some(brokers) = brokers("members_come_and_go") else { return };
-    let log = Arc::new(Kafka::new(settings(&brokers)).expect("settings"));
-    let (topic, group) = (topic(&log, "turnover", 8).await, unique("group"));
+    // a member that went without a word would be waited for longer than this test has time
+    let settings = KafkaSettings { session_timeout_ms: 60_000, ..settings(&brokers) };
+    let log = Arc::new(Kafka::new(settings).expect("settings"));
+    let (topic, group) = (topic(log.as_ref(), 8).await, unique("group"));
     let join = || {
         let (stop, stopped) = oneshot::channel();
         (stop, tokio::spawn(work(log.clone(), group.clone(), topic.clone(), stopped)))
     };
     let (mut members, mut done) = (VecDeque::new(), Vec::new());
     for round in 0..60 {
-        publish(&log, &topic, 200).await;
+        publish(log.as_ref(), &topic, 0..200).await;
         if round % 6 == 0 {
             members.push_back(join());
         }
@@ -355,7 +262,7 @@ async fn members_come_and_go_and_each_record_is_read_once() {
         seen.extend(within("the end of a member", member).await.expect("no panic"));
     }
     // what nobody had come to yet
-    let mut last = Member::join(&log, &group, &topic).await;
+    let mut last = Member::join(log.as_ref(), &group, &topic).await;
     let (stop_at, before) = (60 * 200, seen.len());
     last.until("the rest", |m| before + m.records.len() >= stop_at && m.owned.len() == 8).await;
     println!("turnover: {before} records read by members that came and went, {} by the last", last.records.len());
@@ -369,7 +276,7 @@ async fn what_is_missing_or_away_is_said() {
     let Some(brokers) = brokers("what_is_missing_or_away") else { return };
     let log = Kafka::new(settings(&brokers)).expect("settings");
     let missing = unique("missing");
-    let results = within("a result", log.publish(vec![outgoing(&missing, 1, "x")])).await;
+    let results = within("a result", log.publish(vec![outgoing(&missing, "key", "x")])).await;
     assert!(
         matches!(&results[0], Err(LogError::Topic { detail, .. }) if detail.contains("carillon topics")),
         "{results:?}"
@@ -385,7 +292,7 @@ async fn what_is_missing_or_away_is_said() {
     let away = Kafka::new(KafkaSettings { publish_timeout_ms: 500, ..settings("127.0.0.1:1") }).expect("settings");
     let ping = within("a ping", away.ping()).await;
     assert!(matches!(&ping, Err(LogError::Unavailable(e)) if e.contains("127.0.0.1:1")), "{ping:?}");
-    let results = within("a result", away.publish(vec![outgoing(&missing, 1, "x")])).await;
+    let results = within("a result", away.publish(vec![outgoing(&missing, "key", "x")])).await;
     assert!(matches!(&results[0], Err(LogError::Unavailable(_))), "{results:?}");
 
     let mut wrong = settings(&brokers);
@@ -398,20 +305,21 @@ async fn what_is_missing_or_away_is_said() {
 async fn a_follower_catches_up_behind_gaps() {
     let Some(brokers) = brokers("a_follower_catches_up") else { return };
     let log = Kafka::new(settings(&brokers)).expect("settings");
-    let topic = topic(&log, "follow", 5).await;
+    let topic = topic(&log, 5).await;
     // one key: four partitions stay empty
-    for result in log.publish((0..100).map(|i| outgoing(&topic, 7, &i.to_string())).collect()).await {
+    for result in log.publish((0..100).map(|i| outgoing(&topic, "one", &i.to_string())).collect()).await {
         result.expect("published");
     }
     // what a transaction leaves behind when it is given up: offsets without a record, at the very end
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &brokers).set("transactional.id", topic.as_ref());
     let other: BaseProducer = config.create().expect("a producer");
-    other.init_transactions(PATIENCE).expect("transactions");
+    let patience = Duration::from_secs(10);
+    other.init_transactions(patience).expect("transactions");
     other.begin_transaction().expect("begun");
     other.send(BaseRecord::to(&topic).key("key-7").payload("never seen")).map_err(|(e, _)| e).expect("sent");
-    other.flush(PATIENCE).expect("written");
-    other.abort_transaction(PATIENCE).expect("given up");
+    other.flush(patience).expect("written");
+    other.abort_transaction(patience).expect("given up");
 
     let mut follower = log.follow(&topic).await.expect("a follower");
     let mut seen = Vec::new();
@@ -425,7 +333,7 @@ async fn a_follower_catches_up_behind_gaps() {
     })
     .await;
     assert_eq!(seen.len(), 100);
-    publish(&log, &topic, 10).await;
+    publish(&log, &topic, 0..10).await;
     within("what came later", async {
         while seen.len() < 110 {
             match follower.next().await.expect("an event") {
@@ -441,22 +349,11 @@ async fn a_follower_catches_up_behind_gaps() {
 async fn concurrent_creators_agree() {
     let Some(brokers) = brokers("concurrent_creators") else { return };
     let log = Kafka::new(settings(&brokers)).expect("settings");
-    let spec = |partitions| TopicSpec {
-        name: "".into(),
-        partitions,
-        replication: 1,
-        cleanup: Cleanup::Compact,
-        retention_ms: 3_600_000,
-        max_message_bytes: 1024 * 1024,
-    };
-    let name = unique("creators");
-    let specs = [TopicSpec { name: name.clone(), ..spec(3) }];
+    let specs = [TopicSpec { cleanup: Cleanup::Compact, ..spec(&unique("creators"), 3) }];
     let (one, two) = tokio::join!(log.ensure_topics(&specs), log.ensure_topics(&specs));
     let (one, two) = (one.expect("a report"), two.expect("a report"));
     assert!(one[0].created ^ two[0].created, "one of them has created it: {one:?} {two:?}");
-    let more = log.ensure_topics(&[TopicSpec { name, ..spec(6) }]).await.expect("a report");
-    assert_eq!((more[0].created, more[0].partitions, more[0].wanted), (false, 3, 6));
-    let copies = [TopicSpec { name: unique("copies"), replication: 5, ..spec(1) }];
+    let copies = [TopicSpec { replication: 5, ..spec(&unique("copies"), 1) }];
     let error = log.ensure_topics(&copies).await.expect_err("one broker has no five copies");
     assert!(matches!(&error, LogError::Topic { detail, .. } if detail.contains("brokers")), "{error}");
 }
@@ -476,30 +373,30 @@ fn mock(name: &str) -> (MockCluster<'static, rdkafka::producer::DefaultProducerC
 #[tokio::test]
 async fn a_fatal_error_ends_one_producer_not_the_process() {
     let (cluster, log, topic) = mock("fatal");
-    publish(&log, &topic, 1).await;
+    publish(&log, &topic, 0..1).await;
     cluster
         .request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER; 1]);
-    let results = within("a result", log.publish(vec![outgoing(&topic, 1, "x")])).await;
+    let results = within("a result", log.publish(vec![outgoing(&topic, "key", "x")])).await;
     assert!(matches!(&results[0], Err(LogError::Unavailable(_))), "{results:?}");
     cluster.clear_request_errors(RDKafkaApiKey::Produce);
-    within("a new producer", publish(&log, &topic, 10)).await;
+    within("a new producer", publish(&log, &topic, 0..10)).await;
 }
 
 #[tokio::test]
 async fn a_subscription_outlives_an_outage() {
     let (cluster, log, topic) = mock("outage");
-    publish(&log, &topic, 10).await;
+    publish(&log, &topic, 0..10).await;
     let mut member = Member::join(&log, "group", &topic).await;
     member.until("the first records", |m| m.records.len() == 10).await;
 
     cluster.broker_down(1).expect("down");
     within("the outage is seen", async { while log.ping().await.is_ok() {} }).await;
-    let results = within("a result", log.publish(vec![outgoing(&topic, 1, "x")])).await;
+    let results = within("a result", log.publish(vec![outgoing(&topic, "key", "x")])).await;
     assert!(matches!(&results[0], Err(LogError::Unavailable(_))), "{results:?}");
     cluster.broker_up(1).expect("up");
     within("it is back", async { while log.ping().await.is_err() {} }).await;
 
-    within("published again", publish(&log, &topic, 10)).await;
+    within("published again", publish(&log, &topic, 0..10)).await;
     let seen = |m: &Member| m.records.iter().map(|r| r.at.offset).collect::<BTreeSet<_>>().len() >= 20;
     member.until("the records after it", seen).await;
 }
@@ -509,7 +406,7 @@ async fn throughput() {
     const COUNT: usize = 100_000;
     let Some(brokers) = brokers("throughput") else { return };
     let log = Arc::new(Kafka::new(settings(&brokers)).expect("settings"));
-    let topic = topic(&log, "throughput", 6).await;
+    let topic = topic(log.as_ref(), 6).await;
     let value = "v".repeat(512);
     let started = Instant::now();
     // eight publishers, each with one batch of 500 at a time
@@ -517,7 +414,7 @@ async fn throughput() {
         let (log, topic, value) = (log.clone(), topic.clone(), value.clone());
         tokio::spawn(async move {
             for batch in 0..COUNT / 8 / 500 {
-                let records = (0..500).map(|i| outgoing(&topic, batch * 500 + i, &value)).collect();
+                let records = (0..500).map(|i| outgoing(&topic, &format!("key-{}", batch * 500 + i), &value)).collect();
                 assert!(log.publish(records).await.iter().all(Result::is_ok));
             }
         })
@@ -526,7 +423,7 @@ async fn throughput() {
         publisher.await.expect("published");
     }
     let published = started.elapsed();
-    let mut member = Member::join(&log, &unique("group"), &topic).await;
+    let mut member = Member::join(log.as_ref(), &unique("group"), &topic).await;
     let started = Instant::now();
     member.until("all records", |m| m.records.len() == COUNT).await;
     let per_second = |elapsed: Duration| (COUNT as f64 / elapsed.as_secs_f64()).round();
@@ -535,5 +432,5 @@ async fn throughput() {
         per_second(published),
         per_second(started.elapsed())
     );
-    assert_each_once(&member);
+    member.assert_each_once();
 }

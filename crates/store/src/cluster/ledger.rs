@@ -59,6 +59,10 @@ impl RedisLedger {
             settle: Script::new(SETTLE),
         }
     }
+
+    fn key(&self, delivery: DeliveryId) -> String {
+        format!("{}claim:{delivery}", self.redis.prefix)
+    }
 }
 
 #[async_trait]
@@ -70,7 +74,7 @@ impl Ledger for RedisLedger {
         let mut pipeline = Pipeline::with_capacity(requests.len());
         for request in requests {
             // NX with GET: writes if there is nothing, and answers what was there
-            let set = pipeline.cmd("SET").arg(key(request.delivery)).arg(open(request));
+            let set = pipeline.cmd("SET").arg(self.key(request.delivery)).arg(open(request));
             set.arg("NX").arg("GET").arg("PX").arg(self.window_ms);
         }
         let found: Vec<Option<Bytes>> =
@@ -86,13 +90,13 @@ impl Ledger for RedisLedger {
     }
 
     async fn take_over(&self, request: &ClaimRequest, from: u128) -> Result<bool, StoreError> {
-        let mut call = self.take_over.key(key(request.delivery));
+        let mut call = self.take_over.key(self.key(request.delivery));
         call.arg(open_by(from)).arg(open(request)).arg(self.window_ms);
         self.redis.run(|mut c| async move { call.invoke_async(&mut c).await }).await
     }
 
     async fn release(&self, delivery: DeliveryId, owner: u128) -> Result<(), StoreError> {
-        let mut call = self.release.key(key(delivery));
+        let mut call = self.release.key(self.key(delivery));
         call.arg(open_by(owner));
         // 0 when it was not the owner's any more, which is as good
         let _released: u8 = self.redis.run(|mut c| async move { call.invoke_async(&mut c).await }).await?;
@@ -103,7 +107,7 @@ impl Ledger for RedisLedger {
         for ends in ends.chunks(AT_ONCE) {
             let mut call = self.settle.arg(self.window_ms);
             for (delivery, end) in ends {
-                call.key(key(*delivery)).arg([b"s:", end.0.as_ref()].concat());
+                call.key(self.key(*delivery)).arg([b"s:", end.0.as_ref()].concat());
             }
             self.redis.run(|mut c| async move { call.invoke_async::<()>(&mut c).await }).await?;
         }
@@ -113,10 +117,6 @@ impl Ledger for RedisLedger {
     async fn ping(&self) -> Result<(), StoreError> {
         self.redis.ping().await
     }
-}
-
-fn key(delivery: DeliveryId) -> String {
-    format!("carillon:claim:{delivery}")
 }
 
 /// How every open claim of an owner begins.

@@ -21,6 +21,8 @@ use crate::{StoreError, Stores};
 pub struct ClusterSettings {
     /// `redis://[user:password@]host:port[/db]`, version 7 or later.
     pub redis_url: String,
+    /// Before the name of every key in Redis.
+    pub redis_prefix: String,
     /// Contact points, `host:port`.
     pub cassandra: Vec<String>,
     /// Of our tables.
@@ -41,7 +43,7 @@ pub struct ClusterSettings {
 /// that `carillon schema` has to run.
 pub async fn connect(settings: &ClusterSettings) -> Result<Stores, StoreError> {
     let (redis, cassandra, elastic) = try_join3(
-        Redis::connect(&settings.redis_url, settings.timeout),
+        Redis::connect(&settings.redis_url, &settings.redis_prefix, settings.timeout),
         async {
             let cassandra = Cassandra::connect(&settings.cassandra, &settings.keyspace, settings.timeout).await?;
             cassandra.check_schema().await.map(|()| cassandra)

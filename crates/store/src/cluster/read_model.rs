@@ -43,7 +43,7 @@ impl ReadModel {
     pub(super) async fn read(&self, keys: &[UserKey]) -> Result<Vec<Option<Option<User>>>, StoreError> {
         let mut mget = cmd("MGET");
         for key in keys {
-            mget.arg(name(key));
+            mget.arg(self.name(key));
         }
         let values: Vec<Option<Bytes>> = self.redis.run(|mut c| async move { mget.query_async(&mut c).await }).await?;
         if values.len() != keys.len() {
@@ -67,7 +67,7 @@ impl ReadModel {
         // A Redis that is out of memory can still forget. The write fails all the same, because a lookup that is under way
         // may put the old copy back.
         let mut forget = cmd("DEL");
-        forget.arg(name(key));
+        forget.arg(self.name(key));
         if let Err(e) = self.redis.run(|mut c| async move { forget.query_async::<()>(&mut c).await }).await {
             tracing::debug!(error = %e, "an old copy of a user stays until it expires");
         }
@@ -79,19 +79,19 @@ impl ReadModel {
         self.redis.ping().await
     }
 
+    /// The number is that of the format of the value.
+    fn name(&self, key: &UserKey) -> String {
+        format!("{}user1:{}:{}", self.redis.prefix, key.tenant, key.user)
+    }
+
     async fn write(&self, copies: &[(&UserKey, &Stored)], nobody_ms: u32) -> Result<(), StoreError> {
         let mut call = self.write.prepare_invoke();
         for (key, stored) in copies {
             let kept_ms = if stored.user.is_some() { KEPT_MS } else { nobody_ms };
-            call.key(name(key)).arg(kept_ms).arg(value(stored));
+            call.key(self.name(key)).arg(kept_ms).arg(value(stored));
         }
         self.redis.run(|mut c| async move { call.invoke_async(&mut c).await }).await
     }
-}
-
-/// The number is that of the format of the value.
-fn name(key: &UserKey) -> String {
-    format!("carillon:user1:{}:{}", key.tenant, key.user)
 }
 
 fn value(stored: &Stored) -> Vec<u8> {

@@ -21,6 +21,8 @@ pub(super) struct Redis {
     client: Client,
     config: ConnectionManagerConfig,
     address: String,
+    /// Before the name of every key, so that several installations can share a Redis.
+    pub(super) prefix: String,
     limit: Duration,
     /// Numbered, so that many commands that fail together replace it once.
     current: RwLock<(u64, ConnectionManager)>,
@@ -28,7 +30,7 @@ pub(super) struct Redis {
 
 impl Redis {
     /// Connects and checks the version.
-    pub(super) async fn connect(url: &str, limit: Duration) -> Result<Self, StoreError> {
+    pub(super) async fn connect(url: &str, prefix: &str, limit: Duration) -> Result<Self, StoreError> {
         // the library's words on a bad URL could quote its password
         let info = url.into_connection_info().map_err(|e| StoreError::unavailable(STORE, e.category()))?;
         let address = info.addr().to_string();
@@ -45,7 +47,8 @@ impl Redis {
             .set_response_timeout(Some(limit))
             .set_pipeline_buffer_size(1024);
         let first = ConnectionManager::new_lazy_with_config(client.clone(), config.clone()).map_err(|e| at(&e))?;
-        let redis = Self { client, config, address, limit, current: RwLock::new((0, first)) };
+        let redis =
+            Self { client, config, address, prefix: prefix.to_owned(), limit, current: RwLock::new((0, first)) };
         let info: String = redis.run(|mut c| async move { ::redis::cmd("INFO").query_async(&mut c).await }).await?;
         redis.check(&info)?;
         Ok(redis)

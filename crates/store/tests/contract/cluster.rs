@@ -34,6 +34,7 @@ fn engine(name: &str) -> Option<String> {
 fn settings() -> Option<ClusterSettings> {
     Some(ClusterSettings {
         redis_url: engine("REDIS")?,
+        redis_prefix: "carillon:".into(),
         cassandra: vec![engine("CASSANDRA")?],
         keyspace: "carillon_contract".into(),
         replication: 1,
