@@ -89,7 +89,7 @@ pub fn partition_of(key: &[u8], count: i32) -> i32 {
     i32::try_from(hash % count.max(1).unsigned_abs()).unwrap_or(0)
 }
 
-/// MurmurHash2 with Kafka's seed (`org.apache.kafka.common.utils.Utils.murmur2`).
+/// `MurmurHash2` with Kafka's seed (`org.apache.kafka.common.utils.Utils.murmur2`).
 fn murmur2(data: &[u8]) -> u32 {
     const M: u32 = 0x5bd1_e995;
     let mut h = 0x9747_b28c_u32 ^ u32::try_from(data.len()).unwrap_or(u32::MAX);

@@ -172,6 +172,8 @@ impl Health {
         let loops = self.loops();
         let outside = loops.iter().filter(|v| !v.is_joined());
         missing.extend(outside.map(|v| format!("{}: has not joined its group", v.name())));
+        let troubled = loops.iter().filter(|v| v.is_troubled());
+        missing.extend(troubled.map(|v| format!("{}: records wait for something that is down", v.name())));
         missing.extend(self.dependencies().iter().filter_map(|d| d.missing()));
         missing
     }

@@ -22,6 +22,8 @@ use crate::{Event, Log, LogError, Partition, Record, Revoked, Subscription, dead
 
 /// A record that makes a stage panic twice, the second time alone, is given up.
 const PANICS: u8 = 2;
+/// Who makes a record wait for so long misses something.
+const TROUBLE: Duration = Duration::from_secs(1);
 /// Between two attempts to join the group.
 const REJOIN: Duration = Duration::from_secs(1);
 
@@ -324,6 +326,10 @@ impl Loop {
             Verdict::Retry(_) | Verdict::Panicked if assigned.draining => {}
             Verdict::Retry(after) => {
                 metrics::retried(&self.settings.group);
+                // shorter waits are the stage's own business
+                if after >= TROUBLE {
+                    self.vitals.trouble();
+                }
                 self.wait(after, slot.generation, entry);
             }
             Verdict::Panicked => {

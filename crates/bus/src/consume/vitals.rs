@@ -21,6 +21,8 @@ struct Inner {
     assigned: AtomicUsize,
     in_flight: AtomicUsize,
     waiting: AtomicUsize,
+    /// When a record last had to wait because something is down; 0 for never.
+    trouble_ms: AtomicU64,
 }
 
 impl Vitals {
@@ -34,6 +36,7 @@ impl Vitals {
             assigned: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
+            trouble_ms: AtomicU64::new(0),
         }))
     }
 
@@ -69,9 +72,22 @@ impl Vitals {
         self.0.waiting.load(Relaxed)
     }
 
+    /// Records had to wait in the last five seconds because something is down: a store, the log, the dead-letter topic.
+    pub fn is_troubled(&self) -> bool {
+        let last = self.0.trouble_ms.load(Relaxed);
+        last > 0 && self.now_ms().saturating_sub(last) < 5000
+    }
+
+    pub(super) fn trouble(&self) {
+        self.0.trouble_ms.store(self.now_ms().max(1), Relaxed);
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.0.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     pub(super) fn beat(&self, assigned: usize, in_flight: usize, waiting: usize) {
-        let now = u64::try_from(self.0.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.beat_ms.store(now, Relaxed);
+        self.0.beat_ms.store(self.now_ms(), Relaxed);
         self.0.assigned.store(assigned, Relaxed);
         self.0.in_flight.store(in_flight, Relaxed);
         self.0.waiting.store(waiting, Relaxed);
