@@ -148,7 +148,11 @@ impl Topics {
         }
         specs.push(delete(self.status(), settings.retention_ms));
         // a dead letter waits for a person
-        specs.extend(Stage::ALL.map(|s| delete(self.dead(s), settings.retention_ms.max(14 * DAY_MS))));
+        specs.extend(Stage::ALL.map(|s| TopicSpec {
+            // the largest record there is has to fit together with the headers that say why it is dead
+            max_message_bytes: 2 * 1024 * 1024,
+            ..delete(self.dead(s), settings.retention_ms.max(14 * DAY_MS))
+        }));
         specs.push(TopicSpec { partitions: 1, cleanup: Cleanup::Compact, ..delete(self.config(), DAY_MS) });
         specs
     }

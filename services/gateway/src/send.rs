@@ -94,11 +94,8 @@ impl Sender {
         match self.attempt_until_end(&mut delivery, user).await {
             End::Reached => {}
             End::GivenUp(code) => {
-                if let Err(error) = self.dead.bury(&work.record, code, &last_answer(&delivery)).await {
-                    tracing::warn!(%error, "cannot write a dead letter, the record waits");
-                    self.release(id).await;
-                    return work.ack.retry(DOWN);
-                }
+                let why = last_answer(&delivery);
+                self.until_answered("write a dead letter", || self.dead.bury(&work.record, code, &why)).await;
             }
             End::LeftOpen => return work.ack.retry(DOWN),
         }
@@ -208,9 +205,11 @@ impl Sender {
         self.until_answered("settle a claim", || self.ledger.settle(&end)).await;
     }
 
-    async fn until_answered<T, F>(&self, what: &str, mut ask: impl FnMut() -> F) -> T
+    /// Asks until there is an answer: what is known about the delivery by now is only here.
+    async fn until_answered<T, E, F>(&self, what: &str, mut ask: impl FnMut() -> F) -> T
     where
-        F: Future<Output = Result<T, store::StoreError>>,
+        E: std::fmt::Display,
+        F: Future<Output = Result<T, E>>,
     {
         loop {
             match ask().await {

@@ -108,11 +108,11 @@ fn shared_values_are_checked_together() {
     assert_eq!(
         problems,
         [
-            format!("topics.partitions: must be 1 to 10000, not 0 {}", from("TOPICS__PARTITIONS")),
             format!("kafka.brokers: must name at least one host:port {}", from("KAFKA__BROKERS")),
+            format!("log.format: must be auto, human or json {}", from("LOG__FORMAT")),
             format!("redis.url: must be a URL that begins with redis:// {}", from("REDIS__URL")),
             format!("store.claim_window: must be 1m to 365d {}", from("STORE__CLAIM_WINDOW")),
-            format!("log.format: must be auto, human or json {}", from("LOG__FORMAT")),
+            format!("topics.partitions: must be 1 to 10000, not 0 {}", from("TOPICS__PARTITIONS")),
         ]
     );
 }
