@@ -38,7 +38,11 @@ pub(super) async fn ensure(settings: &KafkaSettings, specs: &[TopicSpec]) -> Res
     };
     let reports = specs.iter().map(report).collect();
     // its end joins a thread
-    blocking(move || Ok(drop(admin))).await?;
+    blocking(move || {
+        drop(admin);
+        Ok(())
+    })
+    .await?;
     Ok(reports)
 }
 

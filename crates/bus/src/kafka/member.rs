@@ -219,10 +219,10 @@ impl Subscription for Member {
     async fn close(self: Box<Self>) {
         let Self { said, committing, ended, _stop, .. } = *self;
         let leave = async move {
-            if let Some(last) = committing {
-                if let Ok(Err(error)) = last.await {
-                    tracing::warn!(%error, "the last commit has failed, records will be read again");
-                }
+            if let Some(last) = committing
+                && let Ok(Err(error)) = last.await
+            {
+                tracing::warn!(%error, "the last commit has failed, records will be read again");
             }
             // the thread may wait for room, or for the release of a revocation that lies in the channel
             drop((_stop, said));
@@ -248,8 +248,11 @@ fn run(consumer: Arc<BaseConsumer<Membership>>, end: oneshot::Sender<()>) {
                 member.keep(record);
             }
         });
-        let heard = member.hand_over() && polled.map_or_else(|e| member.say(Err(e)) && false, |()| true);
-        if !heard {
+        if !member.hand_over() {
+            break;
+        }
+        if let Err(error) = polled {
+            member.say(Err(error));
             break;
         }
     }

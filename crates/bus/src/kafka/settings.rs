@@ -65,8 +65,9 @@ impl KafkaSettings {
             ("message.timeout.ms", self.publish_timeout_ms.to_string()),
             // a batch is refused as a whole, so it stays far below what a topic takes
             ("batch.size", (256 * 1024).to_string()),
-            // what `topic::Topics::specs` asks for, less what surrounds a record on its way
-            ("message.max.bytes", (1024 * 1024 - 1024).to_string()),
+            // what the largest of `topic::Topics::specs` takes (dead letters), less what surrounds a record on its way; the
+            // broker holds a record against its own topic, and `batch.size` keeps a large one apart from the others
+            ("message.max.bytes", (2 * 1024 * 1024 - 1024).to_string()),
             ("queue.buffering.max.messages", 100_000.to_string()),
             ("queue.buffering.max.kbytes", (64 * 1024).to_string()),
             // a topic that is missing is said so before the publish times out
