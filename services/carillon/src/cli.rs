@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub(crate) struct Cli {
-    /// Settings (TOML); they override the defaults, and the environment (CARILLON__KAFKA__BROKERS=…) overrides them.
+    /// Settings (TOML); they override the defaults, and the environment (`CARILLON__KAFKA__BROKERS=…`) overrides them.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// `text` is for people, `json` for scripts.
@@ -121,7 +121,7 @@ pub(crate) struct Server {
 
 #[derive(Debug, Args)]
 pub(crate) struct Send {
-    /// A user, or CHANNEL:ADDRESS such as webhook:https://example.com/hook; may be given several times.
+    /// A user, or CHANNEL:ADDRESS such as `webhook:https://example.com/hook`; may be given several times.
     #[arg(long, required_unless_present = "file", value_name = "USER")]
     pub(crate) to: Vec<String>,
     /// What the user can opt out of.

@@ -16,7 +16,7 @@ use service_kit::{Kit, Problems, Reader, Section};
 /// The settings of `[gateway]`.
 pub const SETTINGS: Section = Section {
     defaults: include_str!("../settings.default.toml"),
-    check: |r| Channel::ALL.into_iter().for_each(|c| drop((read(r, c), channels::check(r, c)))),
+    check: |r| Channel::ALL.into_iter().for_each(|c| check(r, c)),
 };
 
 /// Starts a loop per lane of a channel; they end with the kit's shutdown.
@@ -55,6 +55,11 @@ struct Options {
     permits: usize,
     policy: RetryPolicy,
     timeout: Duration,
+}
+
+fn check(r: &mut Reader<'_>, channel: Channel) {
+    read(r, channel);
+    channels::check(r, channel);
 }
 
 fn read(r: &mut Reader<'_>, channel: Channel) -> Options {

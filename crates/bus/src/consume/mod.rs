@@ -56,7 +56,8 @@ impl ConsumeSettings {
             max_batch: 512,
             max_window: 4096,
             commit_every: Duration::from_millis(200),
-            drain: Duration::from_secs(5),
+            // shorter than a log waits (5 s): afterwards a commit comes too late
+            drain: Duration::from_secs(4),
             finish_within: Duration::from_secs(20),
         }
     }

@@ -48,9 +48,13 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 
 /// An error that librdkafka reports and goes on from.
 pub(super) fn error_of(error: &KafkaError, reason: &str) {
-    // the end of a partition is news, not an error
-    if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
-        tracing::warn!(%error, "kafka: {reason}");
+    use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, PartitionEOF, Resolve};
+    match error.rdkafka_error_code() {
+        // the end of a partition is news, not an error
+        Some(PartitionEOF) => {}
+        // many a second while brokers are away; that they are is said once, by the health check
+        Some(AllBrokersDown | BrokerTransportFailure | Resolve) => tracing::debug!(%error, "kafka: {reason}"),
+        _ => tracing::warn!(%error, "kafka: {reason}"),
     }
 }
 

@@ -1,5 +1,7 @@
 //! The contract of the log: one suite over every adapter, and beside it what only one of them can do.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[macro_use]
 mod suite;
 mod member;

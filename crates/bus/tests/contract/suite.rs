@@ -356,7 +356,12 @@ pub async fn what_cannot_be_written_is_said_per_record(log: &dyn Log) {
     assert!(matches!(results[1], Err(LogError::TooLarge(_))), "{results:?}");
     let says_remedy = |e: &LogError| matches!(e, LogError::Topic { detail, .. } if detail.contains("carillon topics"));
     assert!(results[2].as_ref().is_err_and(says_remedy), "{results:?}");
-    assert!(within("to join", log.subscribe("group", &[missing.clone()])).await.err().is_some_and(|e| says_remedy(&e)));
+    assert!(
+        within("to join", log.subscribe("group", std::slice::from_ref(&missing)))
+            .await
+            .err()
+            .is_some_and(|e| says_remedy(&e))
+    );
     assert!(within("to follow", log.follow(&missing)).await.err().is_some_and(|e| says_remedy(&e)));
 
     let mut member = Member::join(log, &unique("group"), &known).await;

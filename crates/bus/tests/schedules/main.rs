@@ -1,6 +1,8 @@
 //! The consume loop over a thousand schedules: a simulated log with every fault, members that crash and come back, a stage that
 //! is slow, fails, forgets and panics. What is held against it is outside evidence: the log's own trace and contents.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod dead_letters;
 mod play;
 
