@@ -8,5 +8,6 @@ mod kill;
 mod outage;
 mod poison;
 mod process;
+mod scale;
 mod scenario;
 mod world;

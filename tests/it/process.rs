@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::json;
 
-use crate::world::{Engines, World, binary, free_port, settings};
+use crate::world::{Engines, World, binary, free_port, settings, signal};
 
 fn carillon(args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String) {
     let out = Command::new(binary()).args(args).envs(env.iter().copied()).stdin(Stdio::null()).output().unwrap();
@@ -57,11 +57,6 @@ fn a_dependency_that_is_down_is_named_with_what_was_tried() {
 /// On a machine that is busy with other tests an answer may take long; none of them may count as missing.
 const PATIENT: [(&str, &str); 2] = [("gateway.webhook.timeout", "20s"), ("drain", "20s")];
 
-fn signal(pid: u32, signal: &str) {
-    let status = Command::new("kill").args([format!("-{signal}"), pid.to_string()]).status().unwrap();
-    assert!(status.success());
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_finishes_what_is_in_flight_on_standalone() {
     sigterm(World::start_with(Engines::Embedded, &PATIENT).await, "standalone").await;
@@ -90,16 +85,7 @@ async fn sigterm(mut world: World, service: &str) {
         assert!(Instant::now() < deadline, "{}", world.logs());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let pid = world.process(service).id();
-    signal(pid, "TERM");
-    let ended = loop {
-        if let Some(status) = world.process(service).try_wait().unwrap() {
-            break status;
-        }
-        assert!(Instant::now() < deadline, "it does not stop\n{}", world.logs());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
-    assert_eq!(ended.code(), Some(0), "{}", world.logs());
+    world.terminate(service).await;
     let command = world.services().into_iter().find(|s| s[0] == service).unwrap();
     world.spawn(command);
     world.ready().await;

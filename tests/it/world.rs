@@ -48,6 +48,12 @@ pub(crate) fn binary() -> PathBuf {
     path
 }
 
+/// Sends a signal by the system's own command.
+pub(crate) fn signal(pid: u32, signal: &str) {
+    let status = Command::new("kill").args([format!("-{signal}"), pid.to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
 /// A port that nobody listens on now.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -146,10 +152,15 @@ impl World {
 
     /// Starts a service; its log is appended to a file.
     pub(crate) fn spawn(&mut self, args: &[&str]) {
-        let log = self.log_path(args[0]);
+        self.spawn_as(args[0], args);
+    }
+
+    /// One more process of a service, under a name of its own.
+    pub(crate) fn spawn_as(&mut self, name: &str, args: &[&str]) {
+        let log = self.log_path(name);
         let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
         let child = self.command(args).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        self.processes.insert(args[0].to_owned(), child);
+        self.processes.insert(name.to_owned(), child);
     }
 
     fn log_path(&self, service: &str) -> PathBuf {
@@ -158,6 +169,21 @@ impl World {
 
     pub(crate) fn process(&mut self, service: &str) -> &mut Child {
         self.processes.get_mut(service).unwrap()
+    }
+
+    /// SIGTERM, and the end that it asks for.
+    pub(crate) async fn terminate(&mut self, name: &str) {
+        signal(self.process(name).id(), "TERM");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let status = loop {
+            if let Some(status) = self.process(name).try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "{name} does not stop\n{}", self.logs());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        assert_eq!(status.code(), Some(0), "{}", self.logs());
+        self.processes.remove(name);
     }
 
     /// SIGKILL: no chance to tidy up.
