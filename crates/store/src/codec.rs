@@ -55,7 +55,8 @@ impl TryFrom<ProfileRow> for Profile {
     fn try_from(row: ProfileRow) -> Result<Self, String> {
         let mut contacts = Contacts::default();
         for (name, addresses) in row.contacts {
-            let channel = Channel::parse(&name)?;
+            // a newer version of Carillon has channels that this one cannot send on
+            let Ok(channel) = Channel::parse(&name) else { continue };
             for address in addresses {
                 contacts.add(channel, Address::parse(channel, &address)?);
             }

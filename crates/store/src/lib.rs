@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub(crate) mod codec;
+mod cursor;
 pub mod deliveries;
 pub mod embedded;
 pub mod ledger;

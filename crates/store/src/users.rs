@@ -74,15 +74,40 @@ pub trait Users: Send + Sync + 'static {
     async fn ping(&self) -> Result<(), StoreError>;
 }
 
+/// What a lookup found for one recipient; `Err` for a user whose record cannot be read, whom an operator has to mend.
+pub type Found = Result<Option<User>, StoreError>;
+
 impl dyn Users {
-    /// The users of a batch of recipients, in one round trip; `None` for one who is no user or not known.
+    /// The users of a batch of recipients, in one round trip; `None` for one who is no user or not known. One who cannot be
+    /// read does not keep the others from being found. `Err` when nobody could be looked up.
     pub async fn look_up_each(
         &self,
         recipients: impl Iterator<Item = Option<UserKey>>,
-    ) -> Result<Vec<Option<User>>, StoreError> {
+    ) -> Result<Vec<Found>, StoreError> {
         let recipients: Vec<_> = recipients.collect();
         let keys: Vec<_> = recipients.iter().flatten().cloned().collect();
-        let mut found = if keys.is_empty() { Vec::new() } else { self.lookup(&keys).await? }.into_iter();
-        Ok(recipients.iter().map(|key| key.as_ref().and_then(|_| found.next().flatten())).collect())
+        let found = if keys.is_empty() { Ok(Vec::new()) } else { self.lookup(&keys).await };
+        let found: Vec<Found> = match found {
+            Ok(users) => users.into_iter().map(Ok).collect(),
+            Err(StoreError::Corrupt { .. }) => self.one_by_one(&keys).await?,
+            Err(error) => return Err(error),
+        };
+        let mut found = found.into_iter();
+        Ok(recipients
+            .iter()
+            .map(|key| if key.is_some() { found.next().unwrap_or(Ok(None)) } else { Ok(None) })
+            .collect())
+    }
+
+    async fn one_by_one(&self, keys: &[UserKey]) -> Result<Vec<Found>, StoreError> {
+        let mut found = Vec::with_capacity(keys.len());
+        for key in keys {
+            found.push(match self.lookup(std::slice::from_ref(key)).await {
+                Ok(mut users) => Ok(users.pop().flatten()),
+                Err(error @ StoreError::Corrupt { .. }) => Err(error),
+                Err(error) => return Err(error),
+            });
+        }
+        Ok(found)
     }
 }

@@ -4,6 +4,7 @@ pub mod channels;
 pub mod guard;
 pub mod metrics;
 
+mod begun;
 mod send;
 mod stage;
 
@@ -21,7 +22,11 @@ pub const SETTINGS: Section = Section {
 
 /// Starts a loop per lane of a channel; they end with the kit's shutdown.
 pub fn run(kit: &Kit, channel: Channel) -> Result<(), Problems> {
-    let provider = channels::provider(channel, &kit.settings)?;
+    run_with(kit, channel, channels::provider(channel, &kit.settings)?)
+}
+
+/// The same, through a provider of the caller's own.
+pub fn run_with(kit: &Kit, channel: Channel, provider: Arc<dyn channels::Provider>) -> Result<(), Problems> {
     let Options { permits, policy, timeout } = kit.settings.read(|r| read(r, channel))?;
     let stage = Arc::new(stage::Gateway {
         sender: Arc::new(send::Sender {
@@ -37,7 +42,7 @@ pub fn run(kit: &Kit, channel: Channel) -> Result<(), Problems> {
             users: kit.stores.users.clone(),
             ledger: kit.stores.ledger.clone(),
             dead: DeadLetters::new(kit.log.clone(), &kit.topics, topic::Stage::Gateway),
-            sending: Arc::default(),
+            begun: begun::Begun::default(),
             shutdown: kit.shutdown.clone(),
         }),
     });

@@ -4,23 +4,20 @@
 //! before the send and nobody has got it; die after it and the claim is found open, so the outcome is recorded as unknown and
 //! the channel's policy decides; die after settling and the final event is published again, without a second send.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bus::{Config, Log, Outgoing, consume::Work, dead::DeadLetters, topic};
 use domain::{
     Attempt, Channel, Delivery, DeliveryId, Outcome, Policy, Reason, RetryPolicy, State, Status, Timestamp, User,
     decide::may_still_send,
 };
-use store::{Claim, ClaimRequest, Ledger, Settled, UserKey, Users};
+use store::{Claim, ClaimRequest, Ledger, Settled, UserKey, Users, users::Found};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wire::Record as _;
 
 use crate::{
+    begun::{Begun, Sending},
     channels::{Answer, Provider},
     metrics,
 };
@@ -43,8 +40,8 @@ pub(crate) struct Sender {
     pub(crate) users: Arc<dyn Users>,
     pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) dead: DeadLetters,
-    /// What this process is sending right now, by any of its loops.
-    pub(crate) sending: Arc<Mutex<HashSet<DeliveryId>>>,
+    /// Shared by its loops.
+    pub(crate) begun: Begun,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -66,40 +63,59 @@ enum End {
 
 impl Sender {
     /// Takes a delivery to its end, or leaves its record to be handed out again.
-    pub(crate) async fn carry_out(&self, Item { mut delivery, work }: Item, user: Option<User>, claim: Claim) {
+    pub(crate) async fn carry_out(&self, Item { mut delivery, work }: Item, user: Found, claim: Claim) {
         let id = delivery.id;
-        match claim {
-            Claim::Settled(settled) => return self.publish_again(settled, work).await,
-            Claim::Granted => {}
-            Claim::Open { owner, .. } if owner == self.owner => {}
-            Claim::Open { owner, at } => match self.take_over(id, owner, at).await {
-                Ok(()) => delivery.history.attempted(
-                    Timestamp::now(),
-                    State::Sending,
-                    None,
-                    Attempt::new(
-                        delivery.history.attempts() + 1,
-                        &Outcome::Unknown,
-                        "the gateway that claimed it is gone",
-                        0,
-                    ),
-                ),
-                Err(wait) => return work.ack.retry(wait),
-            },
+        if let Claim::Settled(settled) = claim {
+            return self.publish_again(settled, work).await;
         }
-        let Some(_sending) = Sending::begin(&self.sending, id) else {
+        let user = match user {
+            Ok(user) => user,
+            Err(error) => {
+                tracing::error!(%error, "cannot read a user, whose records wait");
+                return work.ack.retry(DOWN);
+            }
+        };
+        let Some(mut sending) = Sending::begin(&self.begun, id) else {
             // an earlier assignment of the same partition still sends it
             return work.ack.retry(Duration::from_millis(100));
         };
+        match claim {
+            Claim::Open { owner, at } if owner != self.owner => {
+                if let Err(wait) = self.take_over(id, owner, at).await {
+                    sending.over = true;
+                    return work.ack.retry(wait);
+                }
+                unanswered(&mut delivery, "the gateway that claimed it is gone");
+            }
+            // ours from before; whoever was at it may have come to the end since we asked
+            Claim::Open { .. } => match self.settled(id).await {
+                Some(settled) => {
+                    sending.over = true;
+                    return self.publish_again(settled, work).await;
+                }
+                None if sending.again => unanswered(&mut delivery, "the gateway broke off"),
+                None => {}
+            },
+            Claim::Granted if sending.again => unanswered(&mut delivery, "the gateway broke off"),
+            Claim::Granted | Claim::Settled(_) => {}
+        }
         match self.attempt_until_end(&mut delivery, user).await {
             End::Reached => {}
             End::GivenUp(code) => {
                 let why = last_answer(&delivery);
                 self.until_answered("write a dead letter", || self.dead.bury(&work.record, code, &why)).await;
             }
-            End::LeftOpen => return work.ack.retry(DOWN),
+            End::LeftOpen => {
+                // what is not known must not be forgotten: then the claim stays, and whoever reads it next knows as little
+                if !delivery.history.has_unknown() {
+                    self.release(id).await;
+                    sending.over = true;
+                }
+                return work.ack.retry(DOWN);
+            }
         }
         self.settle(&delivery).await;
+        sending.over = true;
         let last = delivery.history.last();
         metrics::ended(self.channel, delivery.state(), last.and_then(|s| s.reason));
         self.publish(&delivery, work).await;
@@ -158,11 +174,8 @@ impl Sender {
     async fn wait_and_ask_again(&self, delivery: &Delivery, wait: Duration) -> Option<Option<User>> {
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            () = self.shutdown.cancelled() => {
-                // nothing is under way: the next owner need not wait for the lease
-                self.release(delivery.id).await;
-                return None;
-            }
+            // nothing is under way: the next owner can go on at once
+            () = self.shutdown.cancelled() => return None,
         }
         let request = ClaimRequest { delivery: delivery.id, owner: self.owner, at: Timestamp::now() };
         let renewed = self.until_answered("renew a claim", || self.ledger.take_over(&request, self.owner)).await;
@@ -173,6 +186,15 @@ impl Sender {
         let key = [key];
         let mut users = self.until_answered("look a user up", || self.users.lookup(&key)).await;
         Some(users.pop().flatten())
+    }
+
+    /// How a delivery with a claim of our own has ended, if it has.
+    async fn settled(&self, delivery: DeliveryId) -> Option<Settled> {
+        let request = [ClaimRequest { delivery, owner: self.owner, at: Timestamp::now() }];
+        match self.until_answered("ask for a claim", || self.ledger.claim(&request)).await.pop() {
+            Some(Claim::Settled(settled)) => Some(settled),
+            _ => None,
+        }
     }
 
     /// Takes an open claim over once its lease is out; until then, how long to wait.
@@ -251,22 +273,10 @@ impl Sender {
     }
 }
 
-/// Marks a delivery as being sent by this process, until dropped.
-struct Sending<'a> {
-    all: &'a Mutex<HashSet<DeliveryId>>,
-    id: DeliveryId,
-}
-
-impl<'a> Sending<'a> {
-    fn begin(all: &'a Mutex<HashSet<DeliveryId>>, id: DeliveryId) -> Option<Self> {
-        all.lock().unwrap_or_else(PoisonError::into_inner).insert(id).then_some(Self { all, id })
-    }
-}
-
-impl Drop for Sending<'_> {
-    fn drop(&mut self) {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
-    }
+/// Notes that an earlier request may have been sent.
+fn unanswered(delivery: &mut Delivery, why: &str) {
+    let attempt = Attempt::new(delivery.history.attempts() + 1, &Outcome::Unknown, why, 0);
+    delivery.history.attempted(Timestamp::now(), State::Sending, None, attempt);
 }
 
 fn fail(delivery: &mut Delivery, attempt: Attempt, reason: Reason) -> End {

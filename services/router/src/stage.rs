@@ -51,6 +51,14 @@ impl Stage for Router {
         let mut burst = Vec::with_capacity(2 * items.len());
         let mut shares = Vec::with_capacity(items.len());
         for (item, user) in items.into_iter().zip(users) {
+            let user = match user {
+                Ok(user) => user,
+                Err(error) => {
+                    tracing::error!(%error, "cannot read a user, whose records wait");
+                    item.ack.retry(DOWN);
+                    continue;
+                }
+            };
             let before = burst.len();
             self.outgoing(&item, user.as_ref(), now, &mut burst);
             shares.push((item.ack, burst.len() - before));

@@ -1,13 +1,15 @@
 //! The search index in Elasticsearch: an index for each day of acceptance, documents replaced whole by external version.
 
 use async_trait::async_trait;
-use domain::{DeliveryId, DeliveryStatus, NotificationId, NotificationStatus, Status, TenantId, Timestamp};
+use domain::{DeliveryStatus, NotificationId, NotificationStatus, Status, TenantId, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::elastic::Elastic;
-use crate::{Deliveries, DeliveryQuery, Document, IndexError, NotificationView, Page, StoreError, codec};
+use crate::{
+    Deliveries, DeliveryQuery, Document, IndexError, NotificationView, Page, StoreError, codec,
+    cursor::{Cursor, LAST},
+};
 
 /// Most bytes of one bulk request, give or take a document.
 const BULK_BYTES: usize = 8 << 20;
@@ -17,9 +19,6 @@ const SHOWN: usize = 10_000;
 
 /// Most deliveries on a page.
 const PAGE: usize = 1_000;
-
-/// The last microsecond that `date_nanos` can hold, in the year 2262.
-const LAST: i64 = i64::MAX / 1_000;
 
 /// The index of notifications and deliveries.
 pub(super) struct ElasticDeliveries {
@@ -243,45 +242,9 @@ fn delivery(source: Value) -> Result<DeliveryStatus, StoreError> {
     }
 }
 
-/// The last delivery of a page; the same text as the embedded index gives.
-#[derive(Debug, PartialEq)]
-struct Cursor {
-    accepted_at: i64,
-    id: DeliveryId,
-}
-
-impl Cursor {
-    fn of(delivery: &DeliveryStatus) -> Self {
-        Self { accepted_at: delivery.accepted_at.as_microsecond(), id: delivery.id }
-    }
-
-    fn text(&self) -> String {
-        let Self { accepted_at, id } = self;
-        format!("{accepted_at:016x}{}", id.0.simple())
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        let hex = text.len() == 48 && text.bytes().all(|b| b.is_ascii_hexdigit());
-        let (at, id) = text.split_at_checked(16).filter(|_| hex)?;
-        let accepted_at = i64::from_str_radix(at, 16).ok().filter(|at| *at <= LAST)?;
-        Some(Self { accepted_at, id: DeliveryId(Uuid::try_parse(id).ok()?) })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_cursor_is_read_back_or_refused() {
-        for accepted_at in [0, 1_790_000_000_000_000, LAST] {
-            let cursor = Cursor { accepted_at, id: DeliveryId(Uuid::from_u128(7)) };
-            assert_eq!(Cursor::parse(&cursor.text()), Some(cursor));
-        }
-        for bad in ["", "7", "+".repeat(48).as_str(), "é".repeat(24).as_str(), "f".repeat(48).as_str()] {
-            assert_eq!(Cursor::parse(bad), None, "{bad}");
-        }
-    }
 
     #[test]
     fn only_what_lies_in_the_document_is_final() {

@@ -3,14 +3,16 @@
 use std::{path::Path, time::Duration};
 
 use async_trait::async_trait;
-use domain::{DeliveryId, DeliveryStatus, NotificationId, NotificationStatus, Status, TenantId};
+use domain::{DeliveryStatus, NotificationId, NotificationStatus, Status, TenantId};
 use rusqlite::{
     Connection, ErrorCode, OptionalExtension as _, Row, Transaction, params, params_from_iter, types::Value,
 };
 use uuid::Uuid;
 
 use super::file::{File, cutoff, give_space_back, parsed, slice};
-use crate::{Deliveries, DeliveryQuery, Document, IndexError, NotificationView, Page, StoreError, codec};
+use crate::{
+    Deliveries, DeliveryQuery, Document, IndexError, NotificationView, Page, StoreError, codec, cursor::Cursor,
+};
 
 /// Times are in microseconds; `body` is the whole document. The indexes hold all that can be filtered by, so that a rare
 /// state is found without reading the documents in between.
@@ -100,7 +102,7 @@ impl Deliveries for EmbeddedDeliveries {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<Option<Page>, StoreError> {
-        let Ok(after) = cursor.map(Cursor::parse).transpose() else { return Ok(None) };
+        let Ok(after) = cursor.map(|text| Cursor::parse(text).ok_or(())).transpose() else { return Ok(None) };
         let limit = limit.clamp(1, PAGE);
         let (sql, values) = select(tenant, query, after, limit);
         let job = move |db: &Connection| {
@@ -233,45 +235,11 @@ fn prune(tx: &Transaction<'_>, before: i64, written: usize) -> rusqlite::Result<
     give_space_back(tx, written)
 }
 
-/// The last delivery of a page.
-#[derive(Debug, PartialEq)]
-struct Cursor {
-    accepted_at: i64,
-    id: DeliveryId,
-}
-
-impl Cursor {
-    fn of(delivery: &DeliveryStatus) -> Self {
-        Self { accepted_at: delivery.accepted_at.as_microsecond(), id: delivery.id }
-    }
-
-    fn text(&self) -> String {
-        let Self { accepted_at, id } = self;
-        format!("{accepted_at:016x}{}", id.0.simple())
-    }
-
-    fn parse(text: &str) -> Result<Self, ()> {
-        let hex = text.len() == 48 && text.bytes().all(|b| b.is_ascii_hexdigit());
-        let (at, id) = text.split_at_checked(16).filter(|_| hex).ok_or(())?;
-        let accepted_at = u64::from_str_radix(at, 16).map_err(|_| ())?.cast_signed();
-        Ok(Self { accepted_at, id: DeliveryId(Uuid::try_parse(id).map_err(|_| ())?) })
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use domain::DeliveryId;
 
-    #[test]
-    fn a_cursor_is_read_back_or_refused() {
-        for accepted_at in [0, 1_790_000_000_000_000, -1, i64::MIN, i64::MAX] {
-            let cursor = Cursor { accepted_at, id: DeliveryId(Uuid::from_u128(7)) };
-            assert_eq!(Cursor::parse(&cursor.text()), Ok(cursor));
-        }
-        for bad in ["", "7", "+".repeat(48).as_str(), "é".repeat(24).as_str(), "0".repeat(49).as_str()] {
-            assert_eq!(Cursor::parse(bad), Err(()), "{bad}");
-        }
-    }
+    use super::*;
 
     #[tokio::test]
     async fn every_search_walks_an_index_in_the_order_of_the_page() {

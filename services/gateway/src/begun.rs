@@ -1,0 +1,41 @@
+//! What this process has begun to send: one at a time, and nothing that broke off is taken for never sent.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use domain::DeliveryId;
+
+/// What this process has begun to send, and whether somebody is at it.
+pub(crate) type Begun = Arc<Mutex<HashMap<DeliveryId, bool>>>;
+
+/// Marks a delivery as being sent by this process. Dropped before it is `over`, by a panic for instance, it is remembered as
+/// begun: its outcome is unknown.
+pub(crate) struct Sending<'a> {
+    begun: &'a Begun,
+    id: DeliveryId,
+    /// This process has begun it before, and broke off.
+    pub(crate) again: bool,
+    /// Nothing of it is open any more.
+    pub(crate) over: bool,
+}
+
+impl<'a> Sending<'a> {
+    /// `None` while somebody is at it.
+    pub(crate) fn begin(begun: &'a Begun, id: DeliveryId) -> Option<Self> {
+        let before = begun.lock().unwrap_or_else(PoisonError::into_inner).insert(id, true);
+        (before != Some(true)).then_some(Self { begun, id, again: before.is_some(), over: false })
+    }
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.over {
+            begun.remove(&self.id);
+        } else {
+            begun.insert(self.id, false);
+        }
+    }
+}
