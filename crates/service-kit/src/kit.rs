@@ -157,7 +157,8 @@ impl Kit {
     pub fn consume(&self, name: &str, stage: Arc<dyn Stage>, dead: topic::Stage, settings: ConsumeSettings) {
         let vitals = Vitals::new(name);
         self.health.register(vitals.clone());
-        let settings = ConsumeSettings { finish_within: self.drain, ..settings };
+        // what is left of the time is for the last commit and for leaving the group
+        let settings = ConsumeSettings { finish_within: self.drain.mul_f64(0.8), ..settings };
         let dead = DeadLetters::new(self.log.clone(), &self.topics, dead);
         let drained = consume(self.log.clone(), stage, dead, settings, vitals, self.shutdown.clone());
         let failed = self.failed.clone();
