@@ -1,10 +1,11 @@
 //! A running Carillon: processes of the real binary, a sandbox in this process as the outside evidence, a tenant.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -54,9 +55,16 @@ pub(crate) fn signal(pid: u32, signal: &str) {
     assert!(status.success());
 }
 
-/// A port that nobody listens on now.
+/// A port that nobody listens on. It lies below those that the system hands out by itself: no other test's connection takes it
+/// before it is used, or while its process is killed and started again.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let port = fastrand::u16(10_000..28_000);
+        if TAKEN.lock().unwrap().insert(port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Where the engines are; a cluster test without engines fails, it is not skipped.
