@@ -18,7 +18,7 @@ configure() {
     -Djava.io.tmpdir="$place/tmp" -Dlog4j2.configurationFile="$conf/log4j2.yaml" -cp "$place/package/*")
   if [[ ! -f $place/data/meta.properties ]]; then
     id=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=')
-    "${command[@]}" kafka.tools.StorageTool format -t "$id" -c "$place/server.properties" &>"$place/log" ||
+    "${command[@]}" kafka.tools.StorageTool format --cluster-id="$id" -c "$place/server.properties" &>"$place/log" ||
       explain "could not format its storage"
   fi
   command+=(kafka.Kafka "$place/server.properties")
