@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use domain::{
     CategoryKey, Channel, TenantId,
-    config::{Account, ApiKey, Category, EntryKey, Kind, Tenant},
+    config::{Account, ApiKey, Category, EntryKey, Kind, Source, Tenant},
 };
 use serde_json::Value;
 use tokio::sync::watch;
@@ -27,6 +27,8 @@ pub struct Snapshot {
     keys: HashMap<String, (EntryKey, ApiKey)>,
     categories: HashMap<TenantId, HashMap<CategoryKey, Category>>,
     accounts: HashMap<(TenantId, Channel), Account>,
+    /// By the source.
+    sources: HashMap<String, EntryKey>,
 }
 
 impl Snapshot {
@@ -55,6 +57,11 @@ impl Snapshot {
         self.accounts.get(&(tenant.clone(), channel))
     }
 
+    /// The entry that binds a CloudEvents source to its tenant.
+    pub fn source(&self, source: &str) -> Option<&EntryKey> {
+        self.sources.get(source)
+    }
+
     fn remove(&mut self, at: &EntryKey) {
         self.entries.remove(at);
         match at.kind {
@@ -68,6 +75,7 @@ impl Snapshot {
             Kind::Accounts => {
                 self.accounts.retain(|(tenant, channel), _| *tenant != at.tenant || channel.as_str() != at.name)
             }
+            Kind::Sources => self.sources.retain(|_, bound| bound != at),
         }
     }
 
@@ -80,6 +88,7 @@ impl Snapshot {
                 self.categories.entry(at.tenant.clone()).or_default().insert(name, category);
             }
             Entry::Account(account) => drop(self.accounts.insert((at.tenant.clone(), account.channel()), account)),
+            Entry::Source(Source { source }) => drop(self.sources.insert(source, at.clone())),
         }
         self.entries.insert(at, value);
     }
@@ -91,6 +100,7 @@ enum Entry {
     Key(ApiKey),
     Category(CategoryKey, Category),
     Account(Account),
+    Source(Source),
 }
 
 fn parse_entry(at: &EntryKey, value: &Value) -> Result<Entry, String> {
@@ -109,6 +119,7 @@ fn parse_entry(at: &EntryKey, value: &Value) -> Result<Entry, String> {
             }
             Ok(Entry::Account(account))
         }
+        Kind::Sources => read(value).map(Entry::Source),
     }
 }
 

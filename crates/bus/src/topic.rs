@@ -26,6 +26,8 @@ pub struct Topics {
 /// A service that gives records up; each has a dead-letter topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
+    /// Reads `events`.
+    Ingress,
     /// Reads `notifications.*`.
     Router,
     /// Reads `deliveries.*`.
@@ -36,11 +38,12 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage.
-    pub const ALL: [Self; 3] = [Self::Router, Self::Gateway, Self::Indexer];
+    pub const ALL: [Self; 4] = [Self::Ingress, Self::Router, Self::Gateway, Self::Indexer];
 
     /// The name in topics, groups and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Ingress => "ingress",
             Self::Router => "router",
             Self::Gateway => "gateway",
             Self::Indexer => "indexer",
@@ -95,6 +98,11 @@ impl Topics {
         format!("{}{rest}", self.prefix).into()
     }
 
+    /// CloudEvents of upstream services; public.
+    pub fn events(&self) -> Arc<str> {
+        self.name(format_args!("events"))
+    }
+
     /// One notification for one recipient, to be decided.
     pub fn notifications(&self, of: ChannelType, lane: Lane) -> Arc<str> {
         self.name(format_args!("notifications.{of}.{lane}"))
@@ -144,8 +152,9 @@ impl Topics {
         let mut specs = Vec::new();
         for lane in Lane::ALL {
             specs.extend(self.notifications_of_lane(lane).into_iter().map(|n| delete(n, settings.retention_ms)));
-            specs.extend(Channel::ALL.map(|c| delete(self.deliveries(c, lane), settings.retention_ms)));
+            specs.extend(Channel::ALL.iter().map(|&c| delete(self.deliveries(c, lane), settings.retention_ms)));
         }
+        specs.push(delete(self.events(), settings.retention_ms));
         specs.push(delete(self.status(), settings.retention_ms));
         // a dead letter waits for a person
         specs.extend(Stage::ALL.map(|s| TopicSpec {

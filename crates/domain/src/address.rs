@@ -1,7 +1,5 @@
 //! Where a channel reaches somebody. An address is personal data: it never shows in `Debug`, logs or metrics.
 
-use url::Url;
-
 use crate::Channel;
 
 /// A checked address on one channel.
@@ -11,10 +9,7 @@ pub struct Address(std::sync::Arc<str>);
 impl Address {
     /// Checks the address by its channel's rules; the error says what is expected.
     pub fn parse(channel: Channel, text: &str) -> Result<Self, String> {
-        match channel {
-            Channel::Webhook => parse_url(text),
-        }
-        .map(|text| Self(text.into()))
+        channel.parse_address(text).map(|text| Self(text.into()))
     }
 
     /// The address itself, for the code that sends to it or stores it.
@@ -24,12 +19,7 @@ impl Address {
 
     /// What people may see: enough to recognise it, not enough to use it.
     pub fn masked(&self, channel: Channel) -> String {
-        match channel {
-            Channel::Webhook => match Url::parse(&self.0) {
-                Ok(url) => format!("{}/…", url.origin().ascii_serialization()),
-                Err(_) => "…".to_owned(),
-            },
-        }
+        channel.mask(&self.0)
     }
 }
 
@@ -37,33 +27,6 @@ impl std::fmt::Debug for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Address(…)")
     }
-}
-
-/// An absolute `http` or `https` URL without user info or fragment, at most 2,048 bytes, as WHATWG writes it.
-fn parse_url(text: &str) -> Result<String, String> {
-    if text.len() > 2048 {
-        return Err("a webhook URL has at most 2,048 bytes".into());
-    }
-    if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
-        return Err("a webhook URL has no spaces or control characters".into());
-    }
-    let url =
-        Url::parse(text).map_err(|e| format!("not a URL ({e}); a webhook address is like https://example.com/hook"))?;
-    if !matches!(url.scheme(), "https" | "http") {
-        return Err("a webhook URL starts with https:// (or http://)".into());
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("a webhook URL holds no user name or password".into());
-    }
-    if url.fragment().is_some() {
-        return Err("a webhook URL has no #fragment".into());
-    }
-    let written = String::from(url);
-    // percent-encoding makes it longer, and what is kept has to parse again
-    if written.len() > 2048 {
-        return Err("a webhook URL has at most 2,048 bytes once it is percent-encoded".into());
-    }
-    Ok(written)
 }
 
 #[cfg(test)]

@@ -47,15 +47,23 @@ impl Content {
             let pointer = format!("{at}/{}", escape(&key));
             if key == "default" {
                 content.default = errors.take(&pointer, parse_text(value));
-            } else if let Err(detail) = Channel::parse(&key) {
-                errors.add(pointer, detail);
-            } else if let Value::Object(map) = value {
-                content.channels.insert(key, map);
-            } else {
-                errors.add(pointer, "a channel's content is an object");
+                continue;
+            }
+            match (Channel::parse(&key), value) {
+                (Err(detail), _) => errors.add(pointer, detail),
+                (Ok(channel), Value::Object(map)) => {
+                    channel.check_content(&map, &pointer, &mut errors);
+                    content.channels.insert(key, map);
+                }
+                (Ok(_), _) => errors.add(pointer, "a channel's content is an object"),
             }
         }
         errors.into_result().map(|()| content)
+    }
+
+    /// What the channel says of its own.
+    pub fn own(&self, channel: Channel) -> Option<&Map<String, Value>> {
+        self.channels.get(channel.as_str())
     }
 
     /// Whether the channel has something to say.
@@ -95,10 +103,10 @@ mod tests {
         let json = serde_json::to_string(&good).expect("JSON");
         assert_eq!(serde_json::from_str::<Content>(&json).expect("round trip"), good);
 
-        let bad = parse(r#"{"default": {"title": "T"}, "email": {}, "pige/on": {}, "webhook": 1}"#).expect_err("bad");
+        let bad = parse(r#"{"default": {"title": "T"}, "sms": {}, "pige/on": {}, "webhook": 1}"#).expect_err("bad");
         let pointers: Vec<_> = bad.0.iter().map(|e| e.pointer.as_str()).collect();
-        assert_eq!(pointers, ["/content/default", "/content/email", "/content/pige~1on", "/content/webhook"]);
-        assert!(bad.0[1].detail.contains("not yet"));
+        assert_eq!(pointers, ["/content/default", "/content/pige~1on", "/content/sms", "/content/webhook"]);
+        assert!(bad.0[2].detail.contains("not yet"));
         assert!(parse("{}").is_err());
         let big = format!(r#"{{"webhook": {{"x": "{}"}}}}"#, "x".repeat(MAX_BYTES));
         assert!(parse(&big).expect_err("big").0[0].detail.contains("at most"));

@@ -64,7 +64,7 @@ name!(
     CategoryKey, "a category", 63, "a-z 0-9 _ -", |c| matches!(c, 'a'..='z' | '0'..='9' | '_' | '-')
 );
 
-/// One accepted request. A `UUIDv7`, so it sorts by time.
+/// One accepted request: a `UUIDv7`, so that it sorts by time, or for a CloudEvent a `UUIDv5`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct NotificationId(pub Uuid);
@@ -74,6 +74,7 @@ pub struct NotificationId(pub Uuid);
 #[serde(transparent)]
 pub struct DeliveryId(pub Uuid);
 
+const EVENT_NAMESPACE: Uuid = Uuid::from_u128(0x6361_7269_6c6c_6f6e_8000_6576_656e_7473);
 const DELIVERY_NAMESPACE: Uuid = Uuid::from_u128(0x6361_7269_6c6c_6f6e_8000_6465_6c69_7665);
 
 impl NotificationId {
@@ -83,6 +84,12 @@ impl NotificationId {
         let seconds = ms / 1000;
         let nanos = u32::try_from(ms % 1000).unwrap_or(0) * 1_000_000;
         Self(Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanos)))
+    }
+
+    /// The id of what a CloudEvent asked for: `UUIDv5` of tenant, source and event id, so that an event that is read again,
+    /// or published again, is the same notification. Neither text holds a line break.
+    pub fn of_event(tenant: &TenantId, source: &str, event: &str) -> Self {
+        Self(Uuid::new_v5(&EVENT_NAMESPACE, format!("{tenant}\n{source}\n{event}").as_bytes()))
     }
 }
 

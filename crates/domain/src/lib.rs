@@ -18,7 +18,7 @@ pub mod status;
 pub mod user;
 
 pub use address::Address;
-pub use channel::{Channel, ChannelType, Lane, Priority, Selector};
+pub use channel::{Account, Channel, ChannelType, Lane, Priority, Selector};
 pub use content::Content;
 pub use decide::{Plan, Planned, Policy, decide};
 pub use delivery::Delivery;

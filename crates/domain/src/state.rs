@@ -2,11 +2,11 @@
 
 /// Declares a closed enum with its `snake_case` codes.
 macro_rules! codes {
-    ($(#[$doc:meta])* $name:ident, $what:literal { $($(#[$vdoc:meta])* $variant:ident = $code:literal,)* }) => {
+    ($(#[$doc:meta])* $name:ident, $what:literal { $($(#[doc = $vdoc:literal])* $variant:ident = $code:literal,)* }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
         #[serde(rename_all = "snake_case")]
-        pub enum $name { $($(#[$vdoc])* $variant,)* }
+        pub enum $name { $($(#[doc = $vdoc])* $variant,)* }
 
         impl $name {
             /// Every one of them.
@@ -15,6 +15,11 @@ macro_rules! codes {
             /// The code in answers, events and metrics.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $code,)* }
+            }
+
+            /// What it means, for people.
+            pub fn explain(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($vdoc),*).trim_start(),)* }
             }
 
             /// Parses a code; the error lists what there is.
@@ -195,7 +200,9 @@ mod tests {
         }
         for code in State::ALL {
             assert_eq!(State::parse(code.as_str()), Ok(*code));
+            assert!(code.explain().ends_with('.'), "{code}: {}", code.explain());
         }
+        assert_eq!(Reason::NoAddress.explain(), "The user has no address on this channel.");
         assert!(Reason::parse("nope").expect_err("unknown").contains("opted_out_category"));
     }
 

@@ -81,8 +81,8 @@ mod tests {
         let good =
             raw(r#"{"webhook": ["https://a.example/x", "https://a.example/x", "https://b.example/"]}"#).expect("ok");
         assert_eq!(good.on(Channel::Webhook).len(), 2);
-        let bad = raw(r#"{"webhook": ["https://a.example/x", "nope"], "email": ["a@b.c"]}"#).expect_err("bad");
+        let bad = raw(r#"{"webhook": ["https://a.example/x", "nope"], "sms": ["+1"]}"#).expect_err("bad");
         let pointers: Vec<_> = bad.0.iter().map(|e| e.pointer.as_str()).collect();
-        assert_eq!(pointers, ["/contacts/email", "/contacts/webhook/1"]);
+        assert_eq!(pointers, ["/contacts/sms", "/contacts/webhook/1"]);
     }
 }

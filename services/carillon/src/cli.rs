@@ -62,7 +62,30 @@ pub(crate) enum Command {
         #[command(flatten)]
         server: Server,
     },
-    /// Puts configuration from files in place: tenants, keys, categories, accounts.
+    /// Searches deliveries, the newest first; everything that is given must hold.
+    Search(Search),
+    /// Says why a user did (not) get something: their latest deliveries, each with the reason in words.
+    Why {
+        /// A user's id, or the id of a notification.
+        who: String,
+        /// Only of this category.
+        #[arg(long)]
+        category: Option<String>,
+        /// Accepted then or later (RFC 3339).
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+        /// How many deliveries at most.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        limit: u16,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Prints completions for a shell: `source <(carillon completions bash)`.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Puts configuration from files in place: tenants, keys, categories, accounts, sources.
     Apply {
         /// TOML or JSON; may be given several times.
         #[arg(short = 'f', long = "file", required = true, value_name = "FILE")]
@@ -75,7 +98,7 @@ pub(crate) enum Command {
     },
     /// Shows configuration entries.
     Get {
-        /// `tenants`, `keys`, `categories` or `accounts`.
+        /// `tenants`, `keys`, `categories`, `accounts` or `sources`.
         kind: String,
         /// One entry; left out, all of the kind.
         name: Option<String>,
@@ -117,6 +140,42 @@ pub(crate) struct Server {
     /// The API key.
     #[arg(long, env = "CARILLON_KEY", default_value = "", hide_env_values = true, hide_default_value = true)]
     pub(crate) key: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Search {
+    /// Of this user.
+    #[arg(long)]
+    pub(crate) user: Option<String>,
+    /// Of this notification.
+    #[arg(long, value_name = "ID")]
+    pub(crate) notification: Option<String>,
+    /// On this channel.
+    #[arg(long)]
+    pub(crate) channel: Option<String>,
+    /// In this state, for instance `failed`.
+    #[arg(long)]
+    pub(crate) state: Option<String>,
+    /// For this reason, for instance `address_gone`.
+    #[arg(long)]
+    pub(crate) reason: Option<String>,
+    /// Of this category.
+    #[arg(long)]
+    pub(crate) category: Option<String>,
+    /// Accepted then or later (RFC 3339).
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Accepted before (RFC 3339).
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+    /// Deliveries of a page.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) limit: u16,
+    /// Where to go on, as the page before has printed it.
+    #[arg(long)]
+    pub(crate) cursor: Option<String>,
+    #[command(flatten)]
+    pub(crate) server: Server,
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 use std::{io::Read as _, path::Path, process::ExitCode};
 
 use anyhow::Context as _;
+use clap::CommandFactory as _;
 use serde_json::{Value, json};
 use service_kit::{Kit, Section, Settings};
 
@@ -12,7 +13,7 @@ use crate::{
     client::Client,
     demo, output,
     run::{self, Service},
-    standalone,
+    search, standalone,
 };
 
 /// Every crate's settings: together they are all that there are.
@@ -34,6 +35,13 @@ pub(crate) async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Settings => print!("{}", settings()?.effective()),
         Command::Send(options) => send(options, output).await?,
         Command::Trace { id, wait, server } => trace(&Client::new(&server)?, &id, wait, output).await?,
+        Command::Search(options) => search::run(options, output).await?,
+        Command::Why { who, category, since, limit, server } => {
+            search::why(&Client::new(&server)?, &who, category, since, limit, output).await?;
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "carillon", &mut std::io::stdout());
+        }
         Command::Apply { files, dry_run, server } => {
             apply::run(&Client::new(&server)?, &files, dry_run, output).await?
         }

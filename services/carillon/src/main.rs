@@ -8,6 +8,7 @@ mod demo;
 mod exit;
 mod output;
 mod run;
+mod search;
 mod standalone;
 
 use clap::Parser as _;

@@ -33,7 +33,7 @@ pub(crate) async fn run(mut settings: Settings, options: Standalone) -> anyhow::
     }
     router::run(&kit)?;
     for channel in Channel::ALL {
-        gateway::run(&kit, channel)?;
+        gateway::run(&kit, *channel)?;
     }
     indexer::run(&kit)?;
     let api = ingress::run(&kit).await?;

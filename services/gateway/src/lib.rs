@@ -17,7 +17,7 @@ use service_kit::{Kit, Problems, Reader, Section};
 /// The settings of `[gateway]`.
 pub const SETTINGS: Section = Section {
     defaults: include_str!("../settings.default.toml"),
-    check: |r| Channel::ALL.into_iter().for_each(|c| check(r, c)),
+    check: |r| Channel::ALL.iter().for_each(|c| check(r, *c)),
 };
 
 /// Starts a loop per lane of a channel; they end with the kit's shutdown.

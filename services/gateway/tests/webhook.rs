@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use domain::{
     Address, Channel, Content, Delivery, Notification, NotificationId, Outcome, Priority, Reason, Recipient, Secret,
-    Selector, State, Strategy, TenantId, Timestamp, config::Account,
+    Selector, State, Strategy, TenantId, Timestamp, channel, config::Account,
 };
 use gateway::{
     channels::{
@@ -50,7 +50,14 @@ fn patient() -> Webhook {
 }
 
 fn account(secret: &str) -> Account {
-    Account::Webhook { secret: Secret::new(secret) }
+    rotated(secret, None)
+}
+
+fn rotated(secret: &str, previous: Option<&str>) -> Account {
+    Account::Webhook(channel::webhook::Account {
+        secret: Secret::new(secret),
+        previous_secret: previous.map(Secret::new),
+    })
 }
 
 fn delivery(url: &str) -> Delivery {
@@ -98,6 +105,22 @@ async fn raw(answer: Vec<u8>) -> SocketAddr {
         }
     });
     address
+}
+
+/// The secret is changed here first, then at the receiver; no webhook is refused on the way.
+#[tokio::test]
+async fn a_receiver_with_the_old_secret_verifies_while_both_sign() {
+    let (sandbox, webhook) = (sandbox().await, patient());
+    let url = sandbox.hook("ok/ana");
+    let new = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+    for (secret, previous, outcome) in
+        [(new, Some(SECRET), "sent"), (SECRET, Some(new), "sent"), (SECRET, None, "sent"), (new, None, "transient")]
+    {
+        let answer = webhook.send(&delivery(&url), Some(&rotated(secret, previous))).await;
+        assert_eq!(answer.outcome.code(), outcome, "{previous:?}");
+    }
+    let signatures: Vec<_> = sandbox.received("/hook/ok").expect("a record").iter().map(|r| r.verified).collect();
+    assert_eq!(signatures, [true, true, true, false]);
 }
 
 #[tokio::test]

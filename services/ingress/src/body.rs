@@ -54,7 +54,7 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// Whether a JSON text holds the escape of U+0000, which stores and providers take for the end of a text.
-fn has_nul(json: &[u8]) -> bool {
+pub(crate) fn has_nul(json: &[u8]) -> bool {
     let mut rest = json;
     while let Some(at) = rest.iter().position(|b| *b == b'\\') {
         if rest[at + 1..].starts_with(b"u0000") {

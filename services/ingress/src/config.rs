@@ -1,4 +1,4 @@
-//! `/v1/config`: tenants, keys, categories and accounts, for operators.
+//! `/v1/config`: tenants, keys, categories, accounts and sources, for operators.
 
 use axum::{
     Extension, Json,
@@ -51,7 +51,7 @@ pub(crate) struct Whose {
 /// Reads an entry.
 #[utoipa::path(
     get, path = "/v1/config/{kind}/{name}", operation_id = "getConfig", tag = "config",
-    params(("kind" = String, Path, description = "tenants, keys, categories or accounts"), ("name" = String, Path), Whose),
+    params(("kind" = String, Path, description = "tenants, keys, categories, accounts or sources"), ("name" = String, Path), Whose),
     responses(
         (status = 200, body = Object),
         (status = "4XX", description = "Refused", body = Document, content_type = "application/problem+json"),
@@ -73,7 +73,7 @@ pub(crate) async fn get(
 #[utoipa::path(
     get, path = "/v1/config/{kind}", operation_id = "listConfig", tag = "config",
     params(
-        ("kind" = String, Path, description = "tenants, keys, categories or accounts"), Whose,
+        ("kind" = String, Path, description = "tenants, keys, categories, accounts or sources"), Whose,
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
         ("limit" = Option<u16>, Query, description = "1 to 1,000; 50 if left out"),
     ),
@@ -116,9 +116,9 @@ pub(crate) async fn list(
 /// Writes an entry; it replaces one of the same name. Every service sees it within moments.
 #[utoipa::path(
     put, path = "/v1/config/{kind}/{name}", operation_id = "putConfig", tag = "config",
-    params(("kind" = String, Path, description = "tenants, keys, categories or accounts"), ("name" = String, Path), Whose),
+    params(("kind" = String, Path, description = "tenants, keys, categories, accounts or sources"), ("name" = String, Path), Whose),
     request_body(content = Object, description = "A tenant: `title`. A key: `key` (kept only as its hash) or `sha256`, \
-        `scopes`, `revoked`. A category: `channels`, `opt_in`. An account: `channel` and its secrets."),
+        `scopes`, `revoked`. A category: `channels`, `opt_in`. An account: `channel` and its secrets. A source: `source`, whose CloudEvents are the tenant's."),
     responses(
         (status = 200, description = "As it is kept now, secrets hidden", body = Object),
         (status = "4XX", description = "Refused; nothing was changed", body = Document, content_type = "application/problem+json"),
@@ -146,7 +146,7 @@ pub(crate) async fn put(
 /// Removes an entry.
 #[utoipa::path(
     delete, path = "/v1/config/{kind}/{name}", operation_id = "deleteConfig", tag = "config",
-    params(("kind" = String, Path, description = "tenants, keys, categories or accounts"), ("name" = String, Path), Whose),
+    params(("kind" = String, Path, description = "tenants, keys, categories, accounts or sources"), ("name" = String, Path), Whose),
     responses(
         (status = 204, description = "Removed"),
         (status = "4XX", description = "Refused; nothing was changed", body = Document, content_type = "application/problem+json"),
@@ -234,6 +234,10 @@ fn check_place(config: &Snapshot, at: &EntryKey, value: &Value) -> Result<(), Pr
     let sha256 = value.get("sha256").and_then(Value::as_str).filter(|_| at.kind == Kind::Keys);
     if sha256.and_then(|s| config.key(s)).is_some_and(|(holder, _)| holder != at) {
         return Err(Problem::new(problem::Kind::Conflict, "this key is in use already; choose another one"));
+    }
+    let source = value.get("source").and_then(Value::as_str).filter(|_| at.kind == Kind::Sources);
+    if source.and_then(|s| config.source(s)).is_some_and(|holder| holder != at) {
+        return Err(Problem::new(problem::Kind::Conflict, "this source is bound already; one source has one owner"));
     }
     Ok(())
 }

@@ -1,9 +1,8 @@
 //! The entries of the configuration as requests write them and answers show them.
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use domain::{
     FieldErrors,
-    config::{Account, ApiKey, Category, Kind, Scope, Tenant},
+    config::{Account, ApiKey, Category, Kind, Scope, Source, Tenant},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
@@ -19,6 +18,7 @@ pub(crate) fn parse(kind: Kind, json: &[u8]) -> Result<Value, FieldErrors> {
         Kind::Keys => key(json),
         Kind::Categories => as_is::<Category>(json),
         Kind::Accounts => account(json),
+        Kind::Sources => source(json),
     }
 }
 
@@ -34,7 +34,7 @@ pub(crate) fn shown(kind: Kind, value: &Value) -> Value {
                 }
             }
         }
-        (Kind::Accounts | Kind::Tenants | Kind::Keys | Kind::Categories, _) => {}
+        (Kind::Accounts | Kind::Tenants | Kind::Keys | Kind::Categories | Kind::Sources, _) => {}
     }
     value
 }
@@ -97,15 +97,14 @@ fn key(json: &[u8]) -> Result<Value, FieldErrors> {
 
 fn account(json: &[u8]) -> Result<Value, FieldErrors> {
     let account: Account = body::parse(json, "")?;
-    match &account {
-        Account::Webhook { secret } => {
-            let bytes = secret.expose().strip_prefix("whsec_").and_then(|b| STANDARD.decode(b).ok());
-            if !bytes.is_some_and(|b| (24..=64).contains(&b.len())) {
-                return Err(one("/secret", "a webhook secret is `whsec_` and 24 to 64 bytes in base64"));
-            }
-        }
-    }
+    account.check()?;
     kept(&account)
+}
+
+fn source(json: &[u8]) -> Result<Value, FieldErrors> {
+    let source: Source = body::parse(json, "")?;
+    source.check()?;
+    kept(&source)
 }
 
 #[cfg(test)]
@@ -142,6 +141,14 @@ mod tests {
             (Kind::Tenants, r#"{"title": 7}"#, "/title", "expected a string"),
             (Kind::Accounts, r#"{"channel": "webhook", "secret": "whsec_AAAA"}"#, "/secret", "24 to 64"),
             (Kind::Accounts, r#"{"channel": "webhook"}"#, "", "secret"),
+            (
+                Kind::Accounts,
+                r#"{"channel": "webhook", "secret": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz", "previous_secret": "x"}"#,
+                "/previous_secret",
+                "24 to 64",
+            ),
+            (Kind::Sources, r#"{"source": "a b"}"#, "/source", "URI reference"),
+            (Kind::Sources, r#"{}"#, "", "source"),
             (Kind::Accounts, r#"{"channel": "email"}"#, "/channel", "webhook"),
         ] {
             let errors = parse(kind, json.as_bytes()).expect_err(json);

@@ -6,6 +6,7 @@ pub mod config;
 pub mod deliveries;
 pub mod edge;
 mod entries;
+mod events;
 pub mod metrics;
 pub mod notifications;
 pub mod openapi;
@@ -107,6 +108,7 @@ pub fn router(ingress: Ingress) -> Router {
 pub async fn run(kit: &Kit) -> anyhow::Result<SocketAddr> {
     let (listen, options) = kit.settings.read(read)?;
     let ingress = Ingress::new(kit.log.clone(), kit.topics.clone(), kit.config.clone(), &kit.stores, &options);
+    events::run(kit, ingress.clone(), options.in_flight);
     let routes = router(ingress).merge(kit.health.routes());
     let listener = service_kit::serve::bind(listen, "ingress.listen").await?;
     let address = listener.local_addr()?;

@@ -12,13 +12,16 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bus::LogError;
-use domain::{FieldErrors, NotificationId, config::Scope};
+use domain::{FieldErrors, NotificationId, TenantId, Timestamp, config::Scope};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 use wire::TraceContext;
 
-use self::{publish::publish, request::Draft};
+use self::{
+    publish::{Accepting, publish},
+    request::Draft,
+};
 use crate::{
     Ingress,
     auth::Caller,
@@ -102,8 +105,8 @@ pub(crate) async fn send(
     drop(bytes);
     let draft = draft.map_err(|e| errors.0.extend(e.0));
     errors.into_result()?;
-    let drafts = draft.into_iter().collect();
-    let published = publish(&ingress, tenant, drafts, trace(&headers), now).await?;
+    let accepting = draft.into_iter().map(|draft| accepting(tenant, draft, &headers, now)).collect();
+    let published = publish(&ingress, accepting).await?;
     let nothing = || LogError::Unavailable("no answer".into());
     let id = published.into_iter().next().ok_or_else(nothing).flatten()?;
     let location = [(header::LOCATION, format!("/v1/notifications/{id}"))];
@@ -139,10 +142,10 @@ pub(crate) async fn send_batch(
     let parsed: Vec<Result<(), FieldErrors>> = (batch.notifications.iter().enumerate())
         .map(|(i, item)| {
             let draft = request::parse(item.get().as_bytes(), &format!("/notifications/{i}"), tenant, &config, now);
-            draft.map(|draft: Draft| drafts.push(draft))
+            draft.map(|draft| drafts.push(accepting(tenant, draft, &headers, now)))
         })
         .collect();
-    let mut published = publish(&ingress, tenant, drafts, trace(&headers), now).await?.into_iter();
+    let mut published = publish(&ingress, drafts).await?.into_iter();
     let results: Vec<Result<NotificationId, Problem>> = parsed
         .into_iter()
         .map(|item| {
@@ -208,6 +211,8 @@ fn planned_headers(headers: &HeaderMap) -> FieldErrors {
     errors
 }
 
-fn trace(headers: &HeaderMap) -> Option<TraceContext> {
-    TraceContext::parse(headers.get(TraceContext::HEADER)?.as_bytes())
+/// A request of this moment, with an id of its own.
+fn accepting(tenant: &TenantId, draft: Draft, headers: &HeaderMap, now: Timestamp) -> Accepting {
+    let trace = headers.get(TraceContext::HEADER).and_then(|h| TraceContext::parse(h.as_bytes()));
+    Accepting { id: NotificationId::new(now), tenant: tenant.clone(), draft, trace, at: now }
 }

@@ -14,22 +14,29 @@ use crate::{
 /// What becomes of one request: its id once all of its records are durable.
 pub type Published = Result<NotificationId, LogError>;
 
-/// Publishes all drafts in one call of the log; one answer per draft, in order. Never `Ok` for one that is not durable.
-pub async fn publish(
-    ingress: &Ingress,
-    tenant: &TenantId,
-    drafts: Vec<Draft>,
-    trace: Option<TraceContext>,
-    now: Timestamp,
-) -> Result<Vec<Published>, Problem> {
-    let _room = make_room(ingress, &drafts)?;
+/// A checked request on its way to the log.
+#[derive(Debug)]
+pub struct Accepting {
+    /// Fresh, or derived from the event that asks.
+    pub id: NotificationId,
+    /// The owner.
+    pub tenant: TenantId,
+    /// What is asked.
+    pub draft: Draft,
+    /// The client's own trace, if it has one.
+    pub trace: Option<TraceContext>,
+    /// When it was taken over.
+    pub at: Timestamp,
+}
+
+/// Publishes all of them in one call of the log; one answer for each, in order. Never `Ok` for one that is not durable.
+pub async fn publish(ingress: &Ingress, accepting: Vec<Accepting>) -> Result<Vec<Published>, Problem> {
+    let _room = make_room(ingress, &accepting)?;
     let mut batch = Vec::new();
-    let mut parts = Vec::with_capacity(drafts.len());
-    for draft in drafts {
-        let id = NotificationId::new(now);
-        let trace = trace.map_or_else(TraceContext::start, TraceContext::child);
-        let before = batch.len();
-        records(&ingress.topics, tenant, id, draft, trace, now, &mut batch);
+    let mut parts = Vec::with_capacity(accepting.len());
+    for accepting in accepting {
+        let (id, before) = (accepting.id, batch.len());
+        records(&ingress.topics, accepting, &mut batch);
         parts.push((id, batch.len() - before));
     }
     if batch.is_empty() {
@@ -64,15 +71,9 @@ fn outcome<T>(id: NotificationId, results: impl Iterator<Item = Result<T, LogErr
 }
 
 /// One record per recipient, which is what is acted upon, and one that says how many there are.
-fn records(
-    topics: &Topics,
-    tenant: &TenantId,
-    id: NotificationId,
-    mut draft: Draft,
-    trace: TraceContext,
-    now: Timestamp,
-    batch: &mut Vec<Outgoing>,
-) {
+fn records(topics: &Topics, accepting: Accepting, batch: &mut Vec<Outgoing>) {
+    let Accepting { id, tenant, mut draft, trace, at: now } = accepting;
+    let trace = trace.map_or_else(TraceContext::start, TraceContext::child);
     let headers =
         Headers::default().with(TraceContext::HEADER, trace.to_string()).with("content-type", "application/protobuf");
     let recipients = std::mem::take(&mut draft.recipients);
@@ -89,18 +90,18 @@ fn records(
     });
     batch.push(Outgoing {
         topic: topics.status(),
-        key: Some(topic::status_key(tenant, &format!("notification:{id}"))),
+        key: Some(topic::status_key(&tenant, &format!("notification:{id}"))),
         headers: headers.clone(),
         value: Some(status.encode()),
     });
     let mut recipients = recipients.into_iter();
     let Some(first) = recipients.next() else { return };
-    let mut notification = draft.notification(id, tenant.clone(), now, first);
+    let mut notification = draft.notification(id, tenant, now, first);
     let to = topics.notifications(notification.leading_type(), notification.priority.lane());
     loop {
         batch.push(Outgoing {
             topic: to.clone(),
-            key: Some(topic::recipient_key(tenant, &notification.recipient)),
+            key: Some(topic::recipient_key(&notification.tenant, &notification.recipient)),
             headers: headers.clone(),
             value: Some(notification.encode()),
         });
@@ -111,8 +112,8 @@ fn records(
 
 /// Each recipient's record repeats the content, so a small request can become many megabytes of records: they are counted
 /// before they are made, over all requests.
-fn make_room<'a>(ingress: &'a Ingress, drafts: &[Draft]) -> Result<SemaphorePermit<'a>, Problem> {
-    let bytes: usize = drafts.iter().map(|d| d.recipients.len().saturating_mul(record_bytes(d))).sum();
+fn make_room<'a>(ingress: &'a Ingress, accepting: &[Accepting]) -> Result<SemaphorePermit<'a>, Problem> {
+    let bytes: usize = accepting.iter().map(|a| a.draft.recipients.len().saturating_mul(record_bytes(&a.draft))).sum();
     let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
     if kib > ingress.publishing_kib {
         return Err(Problem::new(

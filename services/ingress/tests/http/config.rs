@@ -44,7 +44,7 @@ async fn an_account_hides_its_secret() {
     api.put("/v1/config/accounts/main", ACME, &body).await.refused(400, "named like its channel");
     let acme = domain::TenantId::parse("acme").unwrap();
     let kept = api.config.snapshot().account(&acme, domain::Channel::Webhook).cloned();
-    assert!(matches!(kept, Some(domain::config::Account::Webhook { secret }) if secret.expose() == SECRET));
+    assert!(matches!(kept, Some(domain::config::Account::Webhook(account)) if account.secret.expose() == SECRET));
 }
 
 #[tokio::test]

@@ -62,17 +62,17 @@ impl Webhook {
 #[async_trait]
 impl Provider for Webhook {
     async fn send(&self, delivery: &Delivery, account: Option<&Account>) -> Answer {
-        let Some(Account::Webhook { secret }) = account else {
+        let Some(Account::Webhook(account)) = account else {
             return answer(Outcome::Misconfigured, "the tenant has no webhook account");
         };
-        let key = match payload::Key::parse(secret) {
-            Ok(key) => key,
+        let keys = match payload::Keys::of(account) {
+            Ok(keys) => keys,
             Err(wrong) => return answer(Outcome::Misconfigured, wrong),
         };
         let Some(address) = &delivery.address else {
             return answer(Outcome::Rejected(Reason::NoAddress), "no address");
         };
-        let request = match payload::request(delivery, address, &key, Timestamp::now()) {
+        let request = match payload::request(delivery, address, &keys, Timestamp::now()) {
             Ok(request) => request,
             Err(wrong) => return answer(Outcome::Rejected(Reason::ProviderRejected), wrong),
         };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use domain::{Address, Delivery, Secret, Timestamp};
+use domain::{Address, Delivery, Timestamp, channel::webhook};
 use http_body_util::Full;
 use hyper::{
     Method, Request,
@@ -14,26 +14,27 @@ use ring::hmac;
 use serde_json::{Map, Value};
 use url::Url;
 
-/// The key of an account's signatures.
-pub(super) struct Key(hmac::Key);
+/// The keys of an account's signatures: one, or two while receivers change over from the previous one.
+pub(super) struct Keys(Vec<hmac::Key>);
 
-impl Key {
-    /// `whsec_` and 24 to 64 bytes in base64.
-    pub(super) fn parse(secret: &Secret) -> Result<Self, &'static str> {
-        const WRONG: &str = "the webhook account's secret is not whsec_ and 24 to 64 bytes in base64";
-        let text = secret.expose().strip_prefix("whsec_").ok_or(WRONG)?;
-        let bytes = BASE64_STANDARD.decode(text).map_err(|_| WRONG)?;
-        if !(24..=64).contains(&bytes.len()) {
-            return Err(WRONG);
-        }
-        Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes)))
+impl Keys {
+    /// Those of the account's secrets.
+    pub(super) fn of(account: &webhook::Account) -> Result<Self, &'static str> {
+        let secrets = [Some(&account.secret), account.previous_secret.as_ref()];
+        let key = |secret| webhook::key(secret).map(|bytes| hmac::Key::new(hmac::HMAC_SHA256, &bytes));
+        let keys: Option<Vec<_>> = secrets.into_iter().flatten().map(key).collect();
+        keys.map(Self).ok_or("a secret of the webhook account is not whsec_ and 24 to 64 bytes in base64")
     }
 
+    /// One signature for each key, the current one first, in the form of the header `webhook-signature`.
     fn sign(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
-        let mut context = hmac::Context::with_key(&self.0);
-        context.update(format!("{id}.{timestamp}.").as_bytes());
-        context.update(body);
-        format!("v1,{}", BASE64_STANDARD.encode(context.sign()))
+        let sign = |key| {
+            let mut context = hmac::Context::with_key(key);
+            context.update(format!("{id}.{timestamp}.").as_bytes());
+            context.update(body);
+            format!("v1,{}", BASE64_STANDARD.encode(context.sign()))
+        };
+        self.0.iter().map(sign).collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -67,7 +68,7 @@ struct Data<'a> {
 
 /// The body; the same for every attempt.
 fn body(d: &Delivery) -> Result<Bytes, serde_json::Error> {
-    let content = own_content(d);
+    let content = d.content.own(d.channel);
     // what the channel says of its own stands instead of the default
     let text = d.content.default.as_ref().filter(|_| content.is_none());
     let event = Event {
@@ -93,15 +94,11 @@ fn body(d: &Delivery) -> Result<Bytes, serde_json::Error> {
     serde_json::to_vec(&event).map(Bytes::from)
 }
 
-fn own_content(d: &Delivery) -> Option<&Map<String, Value>> {
-    d.content.channels.get(d.channel.as_str())
-}
-
 /// The request of an attempt made at `now`. Errors: the delivery makes no request, for good.
 pub(super) fn request(
     d: &Delivery,
     to: &Address,
-    key: &Key,
+    keys: &Keys,
     now: Timestamp,
 ) -> Result<Request<Full<Bytes>>, &'static str> {
     let body = body(d).map_err(|_| "the content cannot be written as JSON")?;
@@ -112,7 +109,7 @@ pub(super) fn request(
         .uri(to.expose())
         .header(CONTENT_TYPE, "application/json")
         .header(USER_AGENT, "Carillon")
-        .header("webhook-signature", key.sign(&id, timestamp, &body))
+        .header("webhook-signature", keys.sign(&id, timestamp, &body))
         .header("webhook-id", id)
         .header("webhook-timestamp", timestamp)
         .body(Full::new(body))
@@ -129,7 +126,7 @@ pub(super) fn repeats(answer: &str, d: &Delivery) -> bool {
     if let Some(text) = &d.content.default {
         sent.extend([text.title.as_str(), text.body.as_str()]);
     }
-    if let Some(own) = own_content(d) {
+    if let Some(own) = d.content.own(d.channel) {
         own.values().for_each(|value| texts(value, &mut sent));
     }
     let path = d.address.as_ref().and_then(|a| Url::parse(a.expose()).ok()).map(|url| url.path().to_owned());
@@ -154,8 +151,8 @@ fn texts<'a>(value: &'a Value, into: &mut Vec<&'a str>) {
 #[cfg(test)]
 mod tests {
     use domain::{
-        CategoryKey, Channel, Content, Notification, NotificationId, Priority, Recipient, Selector, State, Strategy,
-        TenantId, UserId,
+        CategoryKey, Channel, Content, Notification, NotificationId, Priority, Recipient, Secret, Selector, State,
+        Strategy, TenantId, UserId,
     };
     use serde_json::json;
 
@@ -181,10 +178,24 @@ mod tests {
         Delivery::begin(&notification, Channel::Webhook, Some(to), now, State::Queued, None)
     }
 
+    fn keys(secret: &str, previous: Option<&str>) -> Result<Keys, &'static str> {
+        let previous_secret = previous.map(Secret::new);
+        Keys::of(&webhook::Account { secret: Secret::new(secret), previous_secret })
+    }
+
+    #[test]
+    fn both_secrets_sign_while_receivers_change_over() {
+        let (new, old) =
+            ("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD", "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=");
+        let sign = |keys: Result<Keys, _>| keys.expect("valid").sign("msg_1", 1_700_000_000, b"{}");
+        assert_eq!(sign(keys(new, Some(old))), format!("{} {}", sign(keys(new, None)), sign(keys(old, None))));
+        assert!(keys(new, Some("whsec_")).is_err());
+    }
+
     #[test]
     fn the_vectors_of_the_specification() {
         let sign = |secret: &str, id, timestamp, body: &str| {
-            Key::parse(&Secret::new(secret)).expect("valid").sign(id, timestamp, body.as_bytes())
+            keys(secret, None).expect("valid").sign(id, timestamp, body.as_bytes())
         };
         assert_eq!(
             sign(
@@ -204,11 +215,10 @@ mod tests {
             ),
             "v1,FRqS8x01fU0mcyR+xV7nsfZW8G7jCozIprM+J+Hx1vg="
         );
-        let of_length =
-            |n: usize| Key::parse(&Secret::new(format!("whsec_{}", BASE64_STANDARD.encode(vec![1; n])))).is_ok();
+        let of_length = |n: usize| keys(&format!("whsec_{}", BASE64_STANDARD.encode(vec![1; n])), None).is_ok();
         assert_eq!([23, 24, 64, 65].map(of_length), [false, true, true, false]);
         for bad in ["", "whsec_", "whsec_*", "C2FVsBQIhrscChlQIMV+b5sSYspob7oD"] {
-            assert!(Key::parse(&Secret::new(bad)).is_err(), "{bad}");
+            assert!(keys(bad, None).is_err(), "{bad}");
         }
     }
 
@@ -228,7 +238,7 @@ mod tests {
         assert_eq!((&sent["type"], &sent["data"]["content"]), (&json!("notification"), &json!({"x": [1]})));
         assert!(sent["data"].get("body").is_none());
 
-        let key = Key::parse(&Secret::new(format!("whsec_{}", BASE64_STANDARD.encode([7; 32])))).expect("valid");
+        let key = keys(&format!("whsec_{}", BASE64_STANDARD.encode([7; 32])), None).expect("valid");
         let at = |s| {
             request(&d, d.address.as_ref().expect("set"), &key, Timestamp::from_second(s).expect("time")).expect("ok")
         };
