@@ -120,7 +120,12 @@ async fn events(engines: Engines) {
         NotificationId::of_event(&TenantId::parse("globex").unwrap(), SOURCE, "e-1")
     );
 
-    // each bad one is a dead letter with its own bytes, its own headers and a reason
+    all_dead(&inside, &bad).await;
+    inside.stop().await;
+}
+
+/// Each is a dead letter with its own bytes, its own headers and a reason, and there is no other.
+async fn all_dead(inside: &Inside, bad: &[(&str, &str, Outgoing)]) {
     let dead = inside.kit.topics.dead(topic::Stage::Ingress);
     let deadline = Instant::now() + Duration::from_secs(30);
     let letters = loop {
@@ -132,7 +137,7 @@ async fn events(engines: Engines) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     assert_eq!(letters.len(), bad.len());
-    for (reason, says, record) in &bad {
+    for (reason, says, record) in bad {
         let letter = letters.iter().find(|l| l.key == record.key).unwrap();
         let text = |name| String::from_utf8(letter.headers.get(name).unwrap().to_vec()).unwrap();
         assert_eq!((text(topic::DEAD_REASON).as_str(), &letter.value), (*reason, &record.value));
@@ -143,5 +148,4 @@ async fn events(engines: Engines) {
             assert_eq!(letter.headers.get(name), Some(value), "{name}");
         }
     }
-    inside.stop().await;
 }

@@ -96,6 +96,13 @@ async fn scenario(world: World) {
     let stranger = uuid::Uuid::now_v7();
     assert_eq!(world.call("GET", &format!("/v1/notifications/{stranger}"), KEY, None).await.0, 404);
 
+    let why = world.run_to_end(&["why", "ben"]);
+    assert!(why.contains("opted_out_category: The user does not want this category."), "{why}");
+    let found = world.run_to_end(&["search", "--user", "ben", "--state", "suppressed"]);
+    assert!(found.contains("ben") && found.contains("opted_out_category"), "{found}");
+    assert!(world.run_to_end(&["search", "--user", "nobody-else"]).contains("no delivery matches"));
+    assert!(world.run_to_end(&["completions", "bash"]).contains("complete -F"));
+
     // the operator's commands say the same
     let out =
         world.run_to_end(&["send", "--to", "ana", "--category", "orders", "--title", "T", "--body", "B", "--wait"]);
