@@ -3,7 +3,7 @@
 use std::fmt;
 
 pub use crate::channel::Account;
-use crate::{FieldErrors, Selector, TenantId};
+use crate::{FieldErrors, Selector, TemplateKey, TemplateRef, TenantId};
 
 /// The kinds of configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,11 +18,14 @@ pub enum Kind {
     Accounts,
     /// Whose the events of a CloudEvents `source` are.
     Sources,
+    /// What is said: heads and versions of templates.
+    Templates,
 }
 
 impl Kind {
     /// Every kind, in the order in which they depend on each other.
-    pub const ALL: [Self; 5] = [Self::Tenants, Self::Keys, Self::Categories, Self::Accounts, Self::Sources];
+    pub const ALL: [Self; 6] =
+        [Self::Tenants, Self::Keys, Self::Categories, Self::Accounts, Self::Sources, Self::Templates];
 
     /// The name in paths and files.
     pub const fn as_str(self) -> &'static str {
@@ -32,18 +35,19 @@ impl Kind {
             Self::Categories => "categories",
             Self::Accounts => "accounts",
             Self::Sources => "sources",
+            Self::Templates => "templates",
         }
     }
 
     /// Parses the name; kinds that are not built yet are refused as such.
     pub fn parse(text: &str) -> Result<Self, String> {
         Self::ALL.into_iter().find(|k| k.as_str() == text).ok_or_else(|| match text {
-            "templates" | "switches" | "routing" => {
+            "switches" | "routing" => {
                 format!(
-                    "`{text}` are not yet built in this version; there are tenants, keys, categories, accounts, sources"
+                    "`{text}` are not yet built in this version; there are tenants, keys, categories, accounts, sources, templates"
                 )
             }
-            _ => "no such kind; there are tenants, keys, categories, accounts, sources".to_owned(),
+            _ => "no such kind; there are tenants, keys, categories, accounts, sources, templates".to_owned(),
         })
     }
 }
@@ -167,12 +171,19 @@ impl EntryKey {
         let (Some(tenant), Some(kind), Some(name)) = (parts.next(), parts.next(), parts.next()) else {
             return Err("a config key is tenant/kind/name".into());
         };
-        Ok(Self { tenant: TenantId::parse(tenant)?, kind: Kind::parse(kind)?, name: parse_name(name)? })
+        let kind = Kind::parse(kind)?;
+        Ok(Self { tenant: TenantId::parse(tenant)?, kind, name: parse_name(kind, name)? })
     }
 }
 
-/// The name of an entry.
-pub fn parse_name(text: &str) -> Result<String, String> {
+/// The name of an entry of that kind. Templates have two entries: `KEY` for the head and `KEY@N` for each version.
+pub fn parse_name(kind: Kind, text: &str) -> Result<String, String> {
+    if kind == Kind::Templates {
+        return match text.contains('@') {
+            true => TemplateRef::parse(text).map(|version| version.to_string()),
+            false => TemplateKey::parse(text).map(String::from),
+        };
+    }
     let ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if text.is_empty() || text.len() > 63 || !text.chars().all(ok) {
         return Err("a name has 1 to 63 characters out of A-Z a-z 0-9 . _ -".into());

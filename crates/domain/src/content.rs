@@ -35,10 +35,7 @@ impl Content {
     /// Checks `content` of a request; pointers in the errors start with `at`.
     pub fn parse(raw: Map<String, Value>, at: &str) -> Result<Self, FieldErrors> {
         let mut errors = FieldErrors::default();
-        let size = serde_json::to_vec(&raw).map_or(usize::MAX, |b| b.len());
-        if size > MAX_BYTES {
-            errors.add(at, format!("the content has {size} bytes as JSON; {MAX_BYTES} at most"));
-        }
+        check_size(&raw, at, &mut errors);
         if raw.is_empty() {
             errors.add(at, "the content is empty; give it `default` with a `body`");
         }
@@ -61,6 +58,22 @@ impl Content {
         errors.into_result().map(|()| content)
     }
 
+    /// Checks a content that was made of a template, by the same rules; pointers in the errors start with `at`.
+    pub fn check(&self, at: &str) -> Result<(), FieldErrors> {
+        let mut errors = FieldErrors::default();
+        check_size(self, at, &mut errors);
+        if let Some(text) = &self.default {
+            errors.take(&format!("{at}/default"), check_text(text));
+        }
+        for (name, own) in &self.channels {
+            let pointer = format!("{at}/{}", escape(name));
+            if let Some(channel) = errors.take(&pointer, Channel::parse(name)) {
+                channel.check_content(own, &pointer, &mut errors);
+            }
+        }
+        errors.into_result()
+    }
+
     /// What the channel says of its own.
     pub fn own(&self, channel: Channel) -> Option<&Map<String, Value>> {
         self.channels.get(channel.as_str())
@@ -74,13 +87,25 @@ impl Content {
 
 fn parse_text(value: Value) -> Result<Text, String> {
     let text: Text = serde_json::from_value(value).map_err(|e| format!("{e}; it has `title` and `body`"))?;
+    check_text(&text)?;
+    Ok(text)
+}
+
+fn check_size<T: serde::Serialize>(content: &T, at: &str, errors: &mut FieldErrors) {
+    let size = serde_json::to_vec(content).map_or(usize::MAX, |b| b.len());
+    if size > MAX_BYTES {
+        errors.add(at, format!("the content has {size} bytes as JSON; {MAX_BYTES} at most"));
+    }
+}
+
+fn check_text(text: &Text) -> Result<(), String> {
     if text.body.is_empty() || text.body.len() > 16 * 1024 {
         return Err("`body` has 1 to 16,384 bytes".into());
     }
     if text.title.chars().count() > 256 || text.title.chars().any(char::is_control) {
         return Err("`title` has at most 256 characters, none of them a control character".into());
     }
-    Ok(text)
+    Ok(())
 }
 
 /// A key as a token of a JSON pointer (RFC 6901).

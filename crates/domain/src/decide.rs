@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::{Address, Channel, Notification, Reason, Recipient, State, Strategy, User};
+use crate::{Channel, Locale, Notification, Reason, Recipient, State, Strategy, Target, User};
 
 /// What the tenant's configuration says about a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,15 +22,15 @@ pub enum Planned {
     Send {
         /// On which channel.
         channel: Channel,
-        /// To which address.
-        address: Address,
+        /// Where.
+        target: Target,
+        /// What is read there, where that is known of the device.
+        locale: Option<Locale>,
     },
     /// A delivery that will not be made, and why; recorded like any other.
     End {
         /// On which channel it would have been.
         channel: Channel,
-        /// The address, where one was looked at.
-        address: Option<Address>,
         /// `suppressed` or `expired`.
         state: State,
         /// Why.
@@ -65,26 +65,26 @@ pub fn decide(n: &Notification, user: Option<&User>, policy: Policy, now: Timest
 fn on_channel(n: &Notification, user: Option<&User>, policy: Policy, now: Timestamp, channel: Channel) -> Vec<Planned> {
     let end = |reason| {
         let state = if reason == Reason::Expired { State::Expired } else { State::Suppressed };
-        vec![Planned::End { channel, address: None, state, reason }]
+        vec![Planned::End { channel, state, reason }]
     };
     if n.is_expired(now) {
         return end(Reason::Expired);
     }
-    let addresses = match (&n.recipient, user) {
-        (Recipient::Address(own, address), _) if *own == channel => std::slice::from_ref(address),
+    let targets = match (&n.recipient, user) {
+        (Recipient::Address(own, address), _) if *own == channel => vec![(Target::raw(address.clone()), None)],
         (Recipient::Address(..), _) => return end(Reason::NoAddress),
         (Recipient::User(_), None) => return end(Reason::UnknownUser),
         (Recipient::User(_), Some(user)) => {
             if let Err(reason) = user.preferences.allows(n.category.as_ref(), channel, policy.opt_in) {
                 return end(reason);
             }
-            user.contacts.on(channel)
+            user.targets(channel)
         }
     };
-    if addresses.is_empty() {
+    if targets.is_empty() {
         return end(Reason::NoAddress);
     }
-    addresses.iter().map(|address| Planned::Send { channel, address: address.clone() }).collect()
+    targets.into_iter().map(|(target, locale)| Planned::Send { channel, target, locale: locale.cloned() }).collect()
 }
 
 /// What the gateway asks again, right before it sends: may this still go out?
@@ -112,7 +112,10 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::{ChannelType, Contacts, Content, NotificationId, Preferences, Priority, Selector, TenantId, UserId};
+    use crate::{
+        Address, ChannelType, Contact, Contacts, Content, Message, NotificationId, Preferences, Priority, Selector,
+        TenantId, UserId,
+    };
 
     fn at(text: &str) -> Timestamp {
         text.parse().expect("time")
@@ -127,7 +130,8 @@ mod tests {
             priority: Priority::default(),
             channels: vec![Selector::Channel(Channel::Webhook)],
             strategy: Strategy::All,
-            content: Content::default(),
+            message: Message::Content(Content::default()),
+            locale: None,
             expires_at: Some(at("2026-11-21T10:00:00Z")),
             collapse_key: None,
             metadata: BTreeMap::new(),
@@ -138,7 +142,8 @@ mod tests {
     fn ana(urls: &[&str], preferences: &str) -> User {
         let mut contacts = Contacts::default();
         for url in urls {
-            contacts.add(Channel::Webhook, Address::parse(Channel::Webhook, url).expect("valid"));
+            let address = Address::parse(Channel::Webhook, url).expect("valid");
+            contacts.add(Channel::Webhook, Contact { address, since: at("2026-11-21T08:00:00Z") });
         }
         User {
             tenant: TenantId::parse("acme").expect("valid"),
@@ -146,6 +151,7 @@ mod tests {
             locale: None,
             time_zone: None,
             contacts,
+            devices: vec![],
             preferences: serde_json::from_str::<Preferences>(preferences).expect("preferences"),
             updated_at: at("2026-11-21T08:00:00Z"),
         }
@@ -155,7 +161,7 @@ mod tests {
         plan.0
             .iter()
             .map(|line| match line {
-                Planned::Send { address, .. } => format!("send {}", address.expose()),
+                Planned::Send { target, .. } => format!("send {}", target.address.expose()),
                 Planned::End { state, reason, .. } => format!("{state} {reason}"),
             })
             .collect()

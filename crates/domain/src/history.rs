@@ -53,14 +53,28 @@ impl History {
         u32::try_from(self.0.iter().filter(|s| s.attempt.is_some()).count()).unwrap_or(u32::MAX)
     }
 
+    /// The number of attempts since an operator last sent it on its way again, or since the beginning.
+    pub fn tries(&self) -> u32 {
+        let since = self.0.iter().rposition(|s| s.reason == Some(Reason::Redriven)).unwrap_or_default();
+        u32::try_from(self.0[since..].iter().filter(|s| s.attempt.is_some()).count()).unwrap_or(u32::MAX)
+    }
+
+    /// When an operator last sent it on its way again.
+    pub fn redriven_at(&self) -> Option<Timestamp> {
+        self.0.iter().rev().find(|s| s.reason == Some(Reason::Redriven)).map(|s| s.at)
+    }
+
     /// Whether an attempt got no answer, so that an end without success is not certain.
     pub fn has_unknown(&self) -> bool {
         self.0.iter().filter_map(|s| s.attempt.as_ref()).any(Attempt::is_unknown)
     }
 
-    /// Grows with every step: the external version of the index document.
+    /// Grows with every step: the external version of the index document. What follows an operator's word comes after all that
+    /// was before it, even if not all of that was known to whoever gave it; a decision that is made a second time comes before
+    /// the end of the first.
     pub fn version(&self) -> u64 {
-        self.0.len() as u64
+        let word = self.redriven_at().map_or(0, |at| at.as_millisecond().max(0).unsigned_abs());
+        word * 1000 + (self.0.len() as u64).min(999)
     }
 
     /// The latest step.

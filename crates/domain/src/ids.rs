@@ -16,8 +16,8 @@ macro_rules! name {
         impl $name {
             /// Checks length and characters; the error says what is allowed.
             pub fn parse(text: &str) -> Result<Self, String> {
-                let ok: fn(char) -> bool = $ok;
-                if text.is_empty() || text.len() > $max || !text.chars().all(ok) {
+                let ok: fn(&str) -> bool = $ok;
+                if text.is_empty() || text.len() > $max || !ok(text) {
                     return Err(format!(concat!($what, " has 1 to {} characters out of {}"), $max, $allowed));
                 }
                 Ok(Self(text.into()))
@@ -52,16 +52,24 @@ macro_rules! name {
 
 name!(
     /// Who owns everything: a customer or a department. Lower case, so that it can stand in a topic key or an index name.
-    TenantId, "a tenant", 63, "a-z 0-9 -", |c| matches!(c, 'a'..='z' | '0'..='9' | '-')
+    TenantId, "a tenant", 63, "a-z 0-9 -", |text| text.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '-'))
 );
 name!(
     /// A person, by the name that the tenant's own systems use.
     UserId, "a user id", 128, "A-Z a-z 0-9 . _ ~ @ : + -",
-    |c| matches!(c, 'A'..='Z' | 'a'..='z' | '0'..='9' | '.' | '_' | '~' | '@' | ':' | '+' | '-')
+    |text| text
+        .chars()
+        .all(|c| matches!(c, 'A'..='Z' | 'a'..='z' | '0'..='9' | '.' | '_' | '~' | '@' | ':' | '+' | '-'))
 );
 name!(
     /// What a user can opt out of, for instance `marketing`.
-    CategoryKey, "a category", 63, "a-z 0-9 _ -", |c| matches!(c, 'a'..='z' | '0'..='9' | '_' | '-')
+    CategoryKey, "a category", 63, "a-z 0-9 _ -", |text| text.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '_' | '-'))
+);
+name!(
+    /// A template of a tenant's.
+    TemplateKey, "a template key", 63, "a-z 0-9 . _ - (a letter or digit first)",
+    |text| text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '.' | '_' | '-'))
 );
 
 /// One accepted request: a `UUIDv7`, so that it sorts by time, or for a CloudEvent a `UUIDv5`.
@@ -74,6 +82,12 @@ pub struct NotificationId(pub Uuid);
 #[serde(transparent)]
 pub struct DeliveryId(pub Uuid);
 
+/// One app of one tenant on one device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct DeviceId(pub Uuid);
+
+const DEVICE_NAMESPACE: Uuid = Uuid::from_u128(0x6361_7269_6c6c_6f6e_8000_6465_7669_6365);
 const EVENT_NAMESPACE: Uuid = Uuid::from_u128(0x6361_7269_6c6c_6f6e_8000_6576_656e_7473);
 const DELIVERY_NAMESPACE: Uuid = Uuid::from_u128(0x6361_7269_6c6c_6f6e_8000_6465_6c69_7665);
 
@@ -90,6 +104,14 @@ impl NotificationId {
     /// or published again, is the same notification. Neither text holds a line break.
     pub fn of_event(tenant: &TenantId, source: &str, event: &str) -> Self {
         Self(Uuid::new_v5(&EVENT_NAMESPACE, format!("{tenant}\n{source}\n{event}").as_bytes()))
+    }
+}
+
+impl DeviceId {
+    /// `UUIDv5` of tenant, channel, app and token: registering a device again gives the same id.
+    pub fn derive(tenant: &TenantId, channel: Channel, app: &str, token: &Address) -> Self {
+        let name = format!("{tenant}\n{channel}\n{app}\n{}", token.expose());
+        Self(Uuid::new_v5(&DEVICE_NAMESPACE, name.as_bytes()))
     }
 }
 
@@ -125,6 +147,7 @@ macro_rules! uuid_text {
 }
 uuid_text!(NotificationId);
 uuid_text!(DeliveryId);
+uuid_text!(DeviceId);
 
 #[cfg(test)]
 mod tests {

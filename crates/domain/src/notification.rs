@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{
-    Address, CategoryKey, Channel, ChannelType, Content, NotificationId, Priority, Selector, TenantId, UserId,
+    Address, CategoryKey, Channel, ChannelType, Content, Locale, NotificationId, Priority, Selector, TemplateRef,
+    TenantId, UserId,
 };
 
 /// Most recipients of one request.
@@ -30,7 +32,9 @@ pub struct Notification {
     /// How many of the channels are used.
     pub strategy: Strategy,
     /// What to say.
-    pub content: Content,
+    pub message: Message,
+    /// The language to say it in, instead of the recipient's own.
+    pub locale: Option<Locale>,
     /// Not delivered from then on.
     pub expires_at: Option<Timestamp>,
     /// A later one with the same key may replace this one.
@@ -50,6 +54,30 @@ impl Notification {
     /// Whether it may no longer be delivered.
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
+    }
+}
+
+/// What to say.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Message {
+    /// This.
+    Content(Content),
+    /// What a template makes of the data.
+    Template {
+        /// The version that was published when the request was accepted.
+        template: TemplateRef,
+        /// Values of its variables, checked against what it declares.
+        data: Map<String, Value>,
+    },
+}
+
+impl Message {
+    /// The template, if there is one.
+    pub const fn template(&self) -> Option<&TemplateRef> {
+        match self {
+            Self::Content(_) => None,
+            Self::Template { template, .. } => Some(template),
+        }
     }
 }
 

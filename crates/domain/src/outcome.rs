@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::Reason;
 
 /// The verdict on one attempt.
@@ -15,7 +17,10 @@ pub enum Outcome {
         retry_after: Option<Duration>,
     },
     /// The address does not exist any more.
-    AddressGone,
+    AddressGone {
+        /// When the provider knew it; a registration after that is a new address.
+        since: Option<Timestamp>,
+    },
     /// This message will never be taken.
     Rejected(Reason),
     /// Our account or its credentials are wrong.
@@ -30,7 +35,7 @@ impl Outcome {
         match self {
             Self::Sent => "sent",
             Self::Transient { .. } => "transient",
-            Self::AddressGone => "address_gone",
+            Self::AddressGone { .. } => "address_gone",
             Self::Rejected(_) => "rejected",
             Self::Misconfigured => "misconfigured",
             Self::Unknown => "unknown",

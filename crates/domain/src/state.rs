@@ -100,6 +100,10 @@ codes!(
         Misconfigured = "misconfigured",
         /// Every attempt failed.
         RetriesExhausted = "retries_exhausted",
+        /// The template could not be rendered with this data; `carillon templates` and the answer say where.
+        TemplateFailed = "template_failed",
+        /// An operator sent the dead letter on its way again.
+        Redriven = "redriven",
     }
 );
 
@@ -136,8 +140,10 @@ impl State {
             Delivered => matches!(next, Read | Clicked | Failed),
             Read => matches!(next, Clicked),
             // a late receipt can still settle what was unknown
-            Unknown => matches!(next, Sent | Delivered | Read | Clicked | Failed),
-            Clicked | Suppressed | Expired | Cancelled | Failed => false,
+            Unknown => matches!(next, Queued | Sent | Delivered | Read | Clicked | Failed),
+            // only an operator who re-drives a dead letter does that, and what is not known to be unsent only when told so
+            Failed => matches!(next, Queued),
+            Clicked | Suppressed | Expired | Cancelled => false,
         }
     }
 }
@@ -188,15 +194,17 @@ mod tests {
              suppressed: \n\
              expired: \n\
              cancelled: \n\
-             failed: \n\
-             unknown: sent delivered read clicked failed\n"
+             failed: queued\n\
+             unknown: queued sent delivered read clicked failed\n"
         );
     }
 
     #[test]
     fn nothing_settled_goes_back_to_waiting() {
         for from in State::ALL.iter().filter(|s| s.is_settled()) {
-            assert!(State::ALL.iter().filter(|s| !s.is_settled()).all(|to| !from.may_become(*to)), "{from}");
+            let waiting = State::ALL.iter().filter(|to| !to.is_settled() && from.may_become(**to)).count();
+            // only a dead letter that is re-driven does
+            assert_eq!(waiting, usize::from(matches!(from, State::Failed | State::Unknown)), "{from}");
         }
         for code in State::ALL {
             assert_eq!(State::parse(code.as_str()), Ok(*code));

@@ -32,6 +32,8 @@ pub struct NotificationStatus {
     pub priority: Priority,
     /// As asked, or as the category says.
     pub channels: Vec<Selector>,
+    /// The version of the template that it uses: `key@3`.
+    pub template: Option<String>,
     /// When it was taken over.
     pub accepted_at: Timestamp,
     /// Not delivered from then on.
@@ -65,6 +67,12 @@ pub struct DeliveryStatus {
     pub state: State,
     /// Why.
     pub reason: Option<Reason>,
+    /// The version of the template that it was rendered from: `key@3`.
+    pub template: Option<String>,
+    /// Who was asked to send it.
+    pub provider: Option<String>,
+    /// There is one such delivery for each recipient of a request.
+    pub leads: bool,
     /// When the request was taken over.
     pub accepted_at: Timestamp,
     /// When this state was reached.

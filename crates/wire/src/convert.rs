@@ -3,9 +3,9 @@
 use std::str::FromStr;
 
 use domain::{
-    Address, Attempt, CategoryKey, Channel, Content, Delivery, DeliveryId, DeliveryStatus, History, Notification,
-    NotificationId, NotificationStatus, Priority, Reason, Recipient, Selector, State, Status, Step, Strategy, TenantId,
-    Timestamp, UserId,
+    Address, Attempt, CategoryKey, Channel, Content, Delivery, DeliveryId, DeliveryStatus, Environment, History,
+    Locale, Message, Notification, NotificationId, NotificationStatus, Priority, Reason, Recipient, Selector, State,
+    Status, Step, Strategy, Target, TemplateRef, TenantId, Timestamp, UserId,
 };
 
 use crate::{DecodeError, proto};
@@ -40,10 +40,6 @@ fn selectors(names: &[String]) -> Result<Vec<Selector>, DecodeError> {
     names.iter().map(|c| field("channels", Selector::parse(c))).collect()
 }
 
-fn content(json: &str) -> Result<Content, DecodeError> {
-    field("content_json", serde_json::from_str(json).map_err(|e| e.to_string()))
-}
-
 fn us(at: Option<Timestamp>) -> i64 {
     at.map_or(0, Timestamp::as_microsecond)
 }
@@ -57,8 +53,25 @@ fn content_json(content: &Content) -> String {
     serde_json::to_string(content).unwrap_or_default()
 }
 
+fn json<T: serde::de::DeserializeOwned>(name: &'static str, text: &str) -> Result<T, DecodeError> {
+    field(name, serde_json::from_str(text).map_err(|e| e.to_string()))
+}
+
+fn message(n: &proto::Notification) -> Result<Message, DecodeError> {
+    Ok(match optional("template", &n.template, TemplateRef::parse)? {
+        None => Message::Content(json("content_json", &n.content_json)?),
+        Some(template) => Message::Template { template, data: json("data_json", &n.data_json)? },
+    })
+}
+
 impl From<&Notification> for proto::Notification {
     fn from(n: &Notification) -> Self {
+        let (content_json, template, data_json) = match &n.message {
+            Message::Content(content) => (content_json(content), String::new(), String::new()),
+            Message::Template { template, data } => {
+                (String::new(), template.to_string(), serde_json::to_string(data).unwrap_or_default())
+            }
+        };
         Self {
             id: n.id.to_string(),
             tenant: n.tenant.to_string(),
@@ -71,7 +84,10 @@ impl From<&Notification> for proto::Notification {
                 Strategy::BestOf => proto::Strategy::BestOf,
             }
             .into(),
-            content_json: content_json(&n.content),
+            content_json,
+            template,
+            data_json,
+            locale: text(n.locale.as_ref()),
             expires_at_us: us(n.expires_at),
             collapse_key: n.collapse_key.clone().unwrap_or_default(),
             metadata: n.metadata.clone(),
@@ -88,6 +104,7 @@ impl TryFrom<proto::Notification> for Notification {
             proto::Strategy::BestOf => Strategy::BestOf,
             proto::Strategy::Unspecified => return field("strategy", Err("unknown".into())),
         };
+        let message = message(&n)?;
         let channels = selectors(&n.channels)?;
         if channels.is_empty() {
             return field("channels", Err("empty".into()));
@@ -100,9 +117,10 @@ impl TryFrom<proto::Notification> for Notification {
             priority: priority(n.priority)?,
             channels,
             strategy,
-            content: content(&n.content_json)?,
+            message,
+            locale: optional("locale", &n.locale, Locale::parse)?,
             expires_at: optional_time("expires_at_us", n.expires_at_us)?,
-            collapse_key: Some(n.collapse_key).filter(|k| !k.is_empty()),
+            collapse_key: some(n.collapse_key),
             metadata: n.metadata,
             accepted_at: time("accepted_at_us", n.accepted_at_us)?,
         })
@@ -135,13 +153,21 @@ fn recipient(message: Option<proto::Recipient>) -> Result<Recipient, DecodeError
 
 impl From<&Delivery> for proto::Delivery {
     fn from(d: &Delivery) -> Self {
+        let target = d.target.as_ref();
         Self {
             id: d.id.to_string(),
             notification_id: d.notification.to_string(),
             tenant: d.tenant.to_string(),
             recipient: Some((&d.recipient).into()),
             channel: d.channel.to_string(),
-            address: d.address.as_ref().map(|a| a.expose().to_owned()).unwrap_or_default(),
+            address: d.address().map(|a| a.expose().to_owned()).unwrap_or_default(),
+            address_since_us: us(target.and_then(|t| t.since)),
+            app: text(target.and_then(|t| t.app.as_ref())),
+            development: target.is_some_and(|t| t.environment == Environment::Sandbox),
+            template: text(d.template.as_ref()),
+            locale: text(d.locale.as_ref()),
+            provider: text(d.provider.as_ref()),
+            leads: d.leads,
             category: text(d.category.as_ref()),
             priority: u8::from(d.priority).into(),
             content_json: content_json(&d.content),
@@ -158,23 +184,39 @@ impl TryFrom<proto::Delivery> for Delivery {
     type Error = DecodeError;
     fn try_from(d: proto::Delivery) -> Result<Self, DecodeError> {
         let channel = field("channel", Channel::parse(&d.channel))?;
+        let target = target(channel, &d)?;
         Ok(Self {
             id: field("id", DeliveryId::from_str(&d.id))?,
             notification: field("notification_id", NotificationId::from_str(&d.notification_id))?,
             tenant: field("tenant", TenantId::parse(&d.tenant))?,
             recipient: recipient(d.recipient)?,
             channel,
-            address: optional("address", &d.address, |a| Address::parse(channel, a))?,
+            target,
+            leads: d.leads,
             category: optional("category", &d.category, CategoryKey::parse)?,
             priority: priority(d.priority)?,
-            content: content(&d.content_json)?,
+            content: json("content_json", &d.content_json)?,
+            template: optional("template", &d.template, TemplateRef::parse)?,
+            locale: optional("locale", &d.locale, Locale::parse)?,
+            provider: some(d.provider),
             expires_at: optional_time("expires_at_us", d.expires_at_us)?,
-            collapse_key: Some(d.collapse_key).filter(|k| !k.is_empty()),
+            collapse_key: some(d.collapse_key),
             metadata: d.metadata,
             accepted_at: time("accepted_at_us", d.accepted_at_us)?,
             history: history(d.history)?,
         })
     }
+}
+
+fn target(channel: Channel, d: &proto::Delivery) -> Result<Option<Target>, DecodeError> {
+    let Some(address) = optional("address", &d.address, |a| Address::parse(channel, a))? else { return Ok(None) };
+    let environment = if d.development { Environment::Sandbox } else { Environment::Production };
+    let since = optional_time("address_since_us", d.address_since_us)?;
+    Ok(Some(Target { address, since, app: some(d.app.clone()), environment }))
+}
+
+fn some(text: String) -> Option<String> {
+    Some(text).filter(|t| !t.is_empty())
 }
 
 fn steps(history: &History) -> Vec<proto::Step> {
@@ -240,6 +282,7 @@ impl From<&NotificationStatus> for proto::NotificationStatus {
             accepted_at_us: n.accepted_at.as_microsecond(),
             expires_at_us: us(n.expires_at),
             metadata: n.metadata.clone(),
+            template: text(n.template.as_ref()),
         }
     }
 }
@@ -257,6 +300,7 @@ impl TryFrom<proto::NotificationStatus> for NotificationStatus {
             accepted_at: time("accepted_at_us", n.accepted_at_us)?,
             expires_at: optional_time("expires_at_us", n.expires_at_us)?,
             metadata: n.metadata,
+            template: some(n.template),
         })
     }
 }
@@ -278,6 +322,9 @@ impl From<&DeliveryStatus> for proto::DeliveryStatus {
             accepted_at_us: d.accepted_at.as_microsecond(),
             updated_at_us: d.updated_at.as_microsecond(),
             metadata: d.metadata.clone(),
+            template: text(d.template.as_ref()),
+            provider: text(d.provider.as_ref()),
+            leads: d.leads,
             history: steps(&d.history),
         }
     }
@@ -293,7 +340,7 @@ impl TryFrom<proto::DeliveryStatus> for DeliveryStatus {
             user: optional("user", &d.user, UserId::parse)?,
             recipient_key: d.recipient_key,
             channel: field("channel", Channel::parse(&d.channel))?,
-            address: Some(d.masked_address).filter(|a| !a.is_empty()),
+            address: some(d.masked_address),
             category: optional("category", &d.category, CategoryKey::parse)?,
             priority: priority(d.priority)?,
             state: field("state", State::parse(&d.state))?,
@@ -301,6 +348,9 @@ impl TryFrom<proto::DeliveryStatus> for DeliveryStatus {
             accepted_at: time("accepted_at_us", d.accepted_at_us)?,
             updated_at: time("updated_at_us", d.updated_at_us)?,
             metadata: d.metadata,
+            template: some(d.template),
+            provider: some(d.provider),
+            leads: d.leads,
             history: history(d.history)?,
         })
     }

@@ -1,8 +1,9 @@
 //! What is written is read back, and what is not valid is refused by name.
 
 use domain::{
-    Address, Attempt, Channel, Content, Delivery, Notification, NotificationId, NotificationStatus, Outcome, Priority,
-    Reason, Recipient, Selector, State, Status, Strategy, TenantId, Timestamp, UserId,
+    Address, Attempt, Channel, Content, Delivery, Environment, Locale, Message, Notification, NotificationId,
+    NotificationStatus, Outcome, Priority, Reason, Recipient, Selector, State, Status, Strategy, Target, TemplateRef,
+    TenantId, Timestamp, UserId,
 };
 
 use crate::{Record, proto};
@@ -17,8 +18,11 @@ fn notification(recipient: Recipient) -> Notification {
         priority: Priority::parse(9).expect("valid"),
         channels: vec![Selector::parse("webhook").expect("valid"), Selector::parse("chat").expect("valid")],
         strategy: Strategy::BestOf,
-        content: serde_json::from_str::<Content>(r#"{"default": {"title": "T", "body": "ü"}, "webhook": {"a": [1]}}"#)
-            .expect("content"),
+        message: Message::Content(
+            serde_json::from_str::<Content>(r#"{"default": {"title": "T", "body": "ü"}, "webhook": {"a": [1]}}"#)
+                .expect("content"),
+        ),
+        locale: Some(Locale::parse("de-CH").expect("valid")),
         expires_at: Some("2026-12-01T09:00:00Z".parse().expect("time")),
         collapse_key: Some("order-17".into()),
         metadata: [("order_id".to_owned(), "17".to_owned())].into(),
@@ -35,7 +39,19 @@ fn every_record_comes_back_whole() {
         let n = notification(recipient);
         assert_eq!(Notification::decode(&n.encode()).expect("decodes"), n);
 
-        let mut d = Delivery::begin(&n, Channel::Webhook, Some(to.clone()), n.accepted_at, State::Queued, None);
+        let template = TemplateRef::parse("shipped@3").expect("valid");
+        let data = serde_json::json!({"order": 17, "null": null}).as_object().expect("object").clone();
+        let templated = Notification { message: Message::Template { template: template.clone(), data }, ..n.clone() };
+        assert_eq!(Notification::decode(&templated.encode()).expect("decodes"), templated);
+
+        let target = Target {
+            address: to.clone(),
+            since: Some(n.accepted_at),
+            app: Some("com.example".into()),
+            environment: Environment::Sandbox,
+        };
+        let mut d = Delivery::begin(&templated, Channel::Webhook, Some(target), n.accepted_at, State::Queued, None);
+        (d.leads, d.provider, d.locale) = (true, Some("webhook".into()), n.locale.clone());
         d.history.attempted(
             n.accepted_at,
             State::Sending,
@@ -58,6 +74,7 @@ fn every_record_comes_back_whole() {
         channels: vec![],
         accepted_at: Timestamp::UNIX_EPOCH,
         expires_at: None,
+        template: Some("shipped@3".into()),
         metadata: [].into(),
     });
     assert_eq!(Status::decode(&accepted.encode()).expect("decodes"), accepted);

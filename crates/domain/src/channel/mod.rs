@@ -49,6 +49,11 @@ macro_rules! channels {
                 match self { $(Self::$variant => $module::check_content(content, at, errors),)* }
             }
 
+            /// Whether people are reached there by devices that they register, instead of contacts.
+            pub const fn has_devices(self) -> bool {
+                match self { $(Self::$variant => $module::DEVICES,)* }
+            }
+
             /// Checks an address and gives it the form in which it is kept.
             pub(crate) fn parse_address(self, text: &str) -> Result<String, String> {
                 match self { $(Self::$variant => $module::address(text),)* }
@@ -80,6 +85,10 @@ macro_rules! channels {
 }
 
 channels! {
+    /// Apple's push service: a device token.
+    Apns = "apns", Push, apns;
+    /// Mail by SMTP: a mailbox.
+    Email = "email", Email, email;
     /// HTTP POST to an endpoint of the recipient's, signed as in Standard Webhooks 1.0.
     Webhook = "webhook", Chat, webhook;
 }
@@ -301,7 +310,8 @@ mod tests {
     fn a_name_is_built_planned_or_wrong() {
         assert_eq!(Selector::parse("webhook"), Ok(Selector::Channel(Channel::Webhook)));
         assert_eq!(Selector::parse("chat"), Ok(Selector::Type(ChannelType::Chat)));
-        assert!(Selector::parse("push").expect_err("planned").contains("not yet"));
+        assert_eq!(Selector::parse("push"), Ok(Selector::Type(ChannelType::Push)));
+        assert!(Selector::parse("fcm").expect_err("planned").contains("not yet"));
         assert!(Selector::parse("sms").expect_err("planned").contains("not yet"));
         assert!(Selector::parse("pigeon").expect_err("unknown").contains("no channel or type"));
         assert!(Channel::ALL.iter().all(|c| NAMES.contains(&c.as_str())), "a channel is one of the contract");

@@ -35,6 +35,9 @@ pub fn key(secret: &Secret) -> Option<Vec<u8>> {
     (24..=64).contains(&bytes.len()).then_some(bytes)
 }
 
+/// Whether addresses come from devices.
+pub const DEVICES: bool = false;
+
 /// Any object is taken.
 pub const CONTENT: &[&str] = &[];
 
