@@ -8,8 +8,9 @@ use std::{
 
 use bytes::Bytes;
 use domain::{
-    CategoryKey, Channel, TenantId,
+    CategoryKey, Channel, TemplateKey, TemplateRef, TenantId,
     config::{Account, ApiKey, Category, EntryKey, Kind, Source, Tenant},
+    template::{Head, Template, Version},
 };
 use serde_json::Value;
 use tokio::sync::watch;
@@ -21,7 +22,7 @@ use crate::{FollowEvent, Headers, Log, LogError, Outgoing, Position, Record, Top
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// Every valid entry, as it was put.
-    pub entries: BTreeMap<EntryKey, Value>,
+    pub entries: BTreeMap<EntryKey, Arc<Value>>,
     tenants: HashMap<TenantId, Tenant>,
     /// By the SHA-256 of the key, in hex.
     keys: HashMap<String, (EntryKey, ApiKey)>,
@@ -29,6 +30,8 @@ pub struct Snapshot {
     accounts: HashMap<(TenantId, Channel), Account>,
     /// By the source.
     sources: HashMap<String, EntryKey>,
+    templates: HashMap<(TenantId, TemplateKey), Arc<Head>>,
+    versions: HashMap<(TenantId, TemplateRef), Arc<Template>>,
 }
 
 impl Snapshot {
@@ -62,6 +65,16 @@ impl Snapshot {
         self.sources.get(source)
     }
 
+    /// Where a tenant's template stands.
+    pub fn template(&self, tenant: &TenantId, key: &TemplateKey) -> Option<&Arc<Head>> {
+        self.templates.get(&(tenant.clone(), key.clone()))
+    }
+
+    /// A published version of a tenant's template. The same `Arc` for as long as it is not removed.
+    pub fn template_version(&self, tenant: &TenantId, version: &TemplateRef) -> Option<&Arc<Template>> {
+        self.versions.get(&(tenant.clone(), version.clone()))
+    }
+
     fn remove(&mut self, at: &EntryKey) {
         self.entries.remove(at);
         match at.kind {
@@ -76,6 +89,13 @@ impl Snapshot {
                 self.accounts.retain(|(tenant, channel), _| *tenant != at.tenant || channel.as_str() != at.name)
             }
             Kind::Sources => self.sources.retain(|_, bound| bound != at),
+            Kind::Templates => {
+                if let Ok(version) = TemplateRef::parse(&at.name) {
+                    self.versions.remove(&(at.tenant.clone(), version));
+                } else if let Ok(key) = TemplateKey::parse(&at.name) {
+                    self.templates.remove(&(at.tenant.clone(), key));
+                }
+            }
         }
     }
 
@@ -89,8 +109,10 @@ impl Snapshot {
             }
             Entry::Account(account) => drop(self.accounts.insert((at.tenant.clone(), account.channel()), account)),
             Entry::Source(Source { source }) => drop(self.sources.insert(source, at.clone())),
+            Entry::Head(key, head) => drop(self.templates.insert((at.tenant.clone(), key), head)),
+            Entry::Version(version, template) => drop(self.versions.insert((at.tenant.clone(), version), template)),
         }
-        self.entries.insert(at, value);
+        self.entries.insert(at, value.into());
     }
 }
 
@@ -101,6 +123,8 @@ enum Entry {
     Category(CategoryKey, Category),
     Account(Account),
     Source(Source),
+    Head(TemplateKey, Arc<Head>),
+    Version(TemplateRef, Arc<Template>),
 }
 
 fn parse_entry(at: &EntryKey, value: &Value) -> Result<Entry, String> {
@@ -120,6 +144,11 @@ fn parse_entry(at: &EntryKey, value: &Value) -> Result<Entry, String> {
             Ok(Entry::Account(account))
         }
         Kind::Sources => read(value).map(Entry::Source),
+        Kind::Templates if at.name.contains('@') => {
+            let version: Version = read(value)?;
+            Ok(Entry::Version(TemplateRef::parse(&at.name)?, version.template.into()))
+        }
+        Kind::Templates => Ok(Entry::Head(TemplateKey::parse(&at.name)?, Arc::new(read(value)?))),
     }
 }
 

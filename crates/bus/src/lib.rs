@@ -10,10 +10,13 @@ pub mod metrics;
 pub mod record;
 pub mod sim;
 pub mod topic;
+pub mod trace;
 
 mod group;
+mod traced;
 
 pub use config::Config;
 pub use log::{Event, Follow, FollowEvent, Log, LogError, Revoked, Subscription};
 pub use record::{Headers, Outgoing, Partition, Position, Record};
 pub use topic::{Cleanup, TopicSpec, Topics};
+pub use traced::Traced;

@@ -4,6 +4,8 @@ use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 
+use crate::trace::{self, TraceContext};
+
 /// Headers in order; a name may repeat.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Headers(pub Vec<(String, Bytes)>);
@@ -14,12 +16,19 @@ impl Headers {
         self.0.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v)
     }
 
-    /// What goes on with the records that come of this one: the same trace, one span further.
+    /// The trace that they belong to.
+    pub fn trace(&self) -> Option<TraceContext> {
+        self.get(TraceContext::HEADER).and_then(|h| TraceContext::parse(h))
+    }
+
+    pub(crate) fn set_trace(&mut self, context: TraceContext) {
+        self.0.retain(|(name, _)| name != TraceContext::HEADER);
+        self.0.push((TraceContext::HEADER.to_owned(), context.to_string().into()));
+    }
+
+    /// What goes on with the records that come of this one: the same trace.
     pub fn handed_on(&self) -> Self {
-        let name = wire::TraceContext::HEADER;
-        let parent = self.get(name).and_then(|h| wire::TraceContext::parse(h));
-        let context = parent.map_or_else(wire::TraceContext::start, wire::TraceContext::child);
-        Self::default().with(name, context.to_string())
+        Self::default().with(TraceContext::HEADER, trace::onward(self.trace()).to_string())
     }
 
     /// Adds a header.

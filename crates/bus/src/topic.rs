@@ -16,6 +16,8 @@ pub const DEAD_PARTITION: &str = "dead-partition";
 pub const DEAD_OFFSET: &str = "dead-offset";
 /// Header: when it was given up, RFC 3339.
 pub const DEAD_AT: &str = "dead-at";
+/// Header: when an operator asked to send a dead letter on its way again, RFC 3339.
+pub const REDRIVEN_AT: &str = "redriven-at";
 
 /// The names of an installation's topics: they share a prefix.
 #[derive(Debug, Clone)]

@@ -1,25 +1,40 @@
-//! How users and index documents are written down: JSON, the same in every store.
+//! How users and index documents are written down: JSON, the same in every store; and how addresses are named in keys.
 
 use std::collections::BTreeMap;
 
 use domain::{
-    Address, CategoryKey, Channel, Contacts, DeliveryId, DeliveryStatus, History, NotificationId, NotificationStatus,
-    Preferences, Priority, Reason, Selector, State, Status, TenantId, Timestamp, User, UserId,
+    Address, CategoryKey, Channel, Contact, Contacts, DeliveryId, DeliveryStatus, History, Locale, NotificationId,
+    NotificationStatus, Preferences, Priority, Reason, Selector, State, Status, TenantId, Timestamp, User, UserId,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::Document;
+use crate::{
+    Document,
+    roster::{self, DeviceRow},
+};
 
-/// What a user is apart from their name and preferences. Addresses are exposed: this goes into a store, never into a log.
+/// What a user is apart from their name, devices and preferences. Addresses are exposed: this goes into a store, never into a log.
 #[derive(Serialize, Deserialize)]
 struct ProfileRow {
     #[serde(skip_serializing_if = "Option::is_none")]
-    locale: Option<String>,
+    locale: Option<Locale>,
     #[serde(skip_serializing_if = "Option::is_none")]
     time_zone: Option<String>,
     #[serde(default)]
-    contacts: BTreeMap<String, Vec<String>>,
+    contacts: BTreeMap<String, Vec<ContactRow>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum ContactRow {
+    /// As the first version wrote it: it was added with the profile, or before.
+    Undated(String),
+    Dated {
+        address: String,
+        #[serde(with = "micros")]
+        since: Timestamp,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -27,38 +42,47 @@ struct UserRow {
     tenant: TenantId,
     id: UserId,
     profile: ProfileRow,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    devices: Vec<DeviceRow>,
     preferences: Preferences,
     #[serde(with = "micros")]
     updated_at: Timestamp,
 }
 
-/// What a user is apart from their name and preferences.
+/// What a user is apart from their name, devices and preferences.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Profile {
-    pub locale: Option<String>,
+    pub locale: Option<Locale>,
     pub time_zone: Option<String>,
     pub contacts: Contacts,
 }
 
-impl From<&User> for ProfileRow {
-    fn from(user: &User) -> Self {
+impl ProfileRow {
+    /// With the date of each contact as `since` has it.
+    fn of(user: &User, since: impl Fn(Channel, &Contact) -> Timestamp) -> Self {
         let mut contacts = BTreeMap::<_, Vec<_>>::new();
-        for (channel, address) in user.contacts.iter() {
-            contacts.entry(channel.to_string()).or_default().push(address.expose().to_owned());
+        for (channel, contact) in user.contacts.iter() {
+            let row =
+                ContactRow::Dated { address: contact.address.expose().to_owned(), since: since(channel, contact) };
+            contacts.entry(channel.to_string()).or_default().push(row);
         }
         Self { locale: user.locale.clone(), time_zone: user.time_zone.clone(), contacts }
     }
 }
 
-impl TryFrom<ProfileRow> for Profile {
-    type Error = String;
-    fn try_from(row: ProfileRow) -> Result<Self, String> {
+impl Profile {
+    /// A contact without a date has been there since `written_at`.
+    fn of(row: ProfileRow, written_at: Timestamp) -> Result<Self, String> {
         let mut contacts = Contacts::default();
         for (name, addresses) in row.contacts {
             // a newer version of Carillon has channels that this one cannot send on
             let Ok(channel) = Channel::parse(&name) else { continue };
-            for address in addresses {
-                contacts.add(channel, Address::parse(channel, &address)?);
+            for row in addresses {
+                let (address, since) = match row {
+                    ContactRow::Undated(address) => (address, written_at),
+                    ContactRow::Dated { address, since } => (address, since),
+                };
+                contacts.add(channel, Contact { address: Address::parse(channel, &address)?, since });
             }
         }
         Ok(Self { locale: row.locale, time_zone: row.time_zone, contacts })
@@ -70,7 +94,8 @@ pub(crate) fn encode_user(user: &User) -> Vec<u8> {
     let row = UserRow {
         tenant: user.tenant.clone(),
         id: user.id.clone(),
-        profile: user.into(),
+        profile: ProfileRow::of(user, |_, contact| contact.since),
+        devices: roster::device_rows(&user.devices),
         preferences: user.preferences.clone(),
         updated_at: user.updated_at,
     };
@@ -80,19 +105,32 @@ pub(crate) fn encode_user(user: &User) -> Vec<u8> {
 /// The reverse of [`encode_user`].
 pub(crate) fn decode_user(json: &[u8]) -> Result<User, String> {
     let row: UserRow = serde_json::from_slice(json).map_err(|e| place(&e))?;
-    let Profile { locale, time_zone, contacts } = row.profile.try_into()?;
-    let (tenant, id) = (row.tenant, row.id);
-    Ok(User { tenant, id, locale, time_zone, contacts, preferences: row.preferences, updated_at: row.updated_at })
+    let Profile { locale, time_zone, contacts } = Profile::of(row.profile, row.updated_at)?;
+    let devices = roster::devices(row.devices)?;
+    let UserRow { tenant, id, preferences, updated_at, .. } = row;
+    Ok(User { tenant, id, locale, time_zone, contacts, devices, preferences, updated_at })
 }
 
-/// Contacts, locale and time zone of a user as JSON, for stores that keep them apart from the preferences.
-pub(crate) fn encode_profile(user: &User) -> String {
-    json!(ProfileRow::from(user)).to_string()
+/// Contacts, locale and time zone of a user as JSON, for stores that keep them apart from the preferences. A contact that is
+/// `there` keeps its date: whoever names it once more, as in a nightly import, does not know that it is alive.
+pub(crate) fn encode_profile(user: &User, there: Option<&User>) -> String {
+    let known = |channel, contact: &Contact| {
+        let on_channel = there.map_or(&[][..], |user| user.contacts.on(channel));
+        on_channel.iter().find(|known| known.address == contact.address).map_or(contact.since, |known| known.since)
+    };
+    json!(ProfileRow::of(user, known)).to_string()
 }
 
-/// The reverse of [`encode_profile`].
-pub(crate) fn decode_profile(json: &str) -> Result<Profile, String> {
-    serde_json::from_str::<ProfileRow>(json).map_err(|e| place(&e))?.try_into()
+/// The reverse of [`encode_profile`], of one that was written at that time.
+pub(crate) fn decode_profile(json: &str, written_at: Timestamp) -> Result<Profile, String> {
+    Profile::of(serde_json::from_str(json).map_err(|e| place(&e))?, written_at)
+}
+
+/// The channel with the SHA-256 of an address, in hex: a name for it where the address itself must not show.
+pub(crate) fn address_key(channel: Channel, address: &Address) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, address.expose().as_bytes());
+    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{channel}:{hex}")
 }
 
 /// Preferences as JSON.
@@ -129,6 +167,8 @@ struct NotificationRow {
     updated_at: Timestamp,
     #[serde(default, with = "optional_micros", skip_serializing_if = "Option::is_none")]
     expires_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    template: Option<String>,
     metadata: BTreeMap<String, String>,
     version: u64,
 }
@@ -150,6 +190,12 @@ struct DeliveryRow {
     state: State,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<Reason>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    template: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    provider: Option<String>,
+    #[serde(default)]
+    leads: bool,
     #[serde(with = "micros")]
     accepted_at: Timestamp,
     #[serde(with = "micros")]
@@ -200,6 +246,7 @@ impl From<&NotificationStatus> for NotificationRow {
             accepted_at: n.accepted_at,
             updated_at: n.accepted_at,
             expires_at: n.expires_at,
+            template: n.template.clone(),
             metadata: n.metadata.clone(),
             version: NOTIFICATION_VERSION,
         }
@@ -217,6 +264,7 @@ impl From<NotificationRow> for NotificationStatus {
             channels: row.channels,
             accepted_at: row.accepted_at,
             expires_at: row.expires_at,
+            template: row.template,
             metadata: row.metadata,
         }
     }
@@ -236,6 +284,9 @@ impl From<&DeliveryStatus> for DeliveryRow {
             priority: d.priority,
             state: d.state,
             reason: d.reason,
+            template: d.template.clone(),
+            provider: d.provider.clone(),
+            leads: d.leads,
             accepted_at: d.accepted_at,
             updated_at: d.updated_at,
             metadata: d.metadata.clone(),
@@ -260,6 +311,9 @@ impl TryFrom<DeliveryRow> for DeliveryStatus {
             priority: row.priority,
             state: row.state,
             reason: row.reason,
+            template: row.template,
+            provider: row.provider,
+            leads: row.leads,
             accepted_at: row.accepted_at,
             updated_at: row.updated_at,
             metadata: row.metadata,
@@ -269,20 +323,20 @@ impl TryFrom<DeliveryRow> for DeliveryStatus {
 }
 
 /// Where the JSON is wrong. Serde's own words would quote what it found, which may be an address.
-fn place(e: &serde_json::Error) -> String {
+pub(crate) fn place(e: &serde_json::Error) -> String {
     format!("not the JSON that was expected, at line {} column {}", e.line(), e.column())
 }
 
 /// A time as RFC 3339 with six decimals.
-mod micros {
+pub(crate) mod micros {
     use domain::Timestamp;
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(&format_args!("{at:.6}"))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
         Timestamp::deserialize(from)
     }
 }
@@ -313,7 +367,7 @@ mod tests {
         for json in
             [r#"{"contacts": {"webhook": "https://secret.example/x"}}"#, r#"{"contacts": {"webhook": ["secret"]}}"#]
         {
-            let error = decode_profile(json).expect_err("wrong");
+            let error = decode_profile(json, Timestamp::UNIX_EPOCH).expect_err("wrong");
             assert!(!error.contains("secret"), "{error}");
         }
     }
@@ -331,6 +385,7 @@ mod tests {
                 channels: vec![],
                 accepted_at: s.parse().expect("time"),
                 expires_at: None,
+                template: None,
                 metadata: BTreeMap::new(),
             };
             json!({ "at": document_json(&Status::Notification(n))["accepted_at"] }).to_string()

@@ -1,5 +1,7 @@
 //! The search index: notifications and deliveries, by id and by what people ask for.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use domain::{
     Channel, DeliveryStatus, NotificationId, NotificationStatus, Reason, State, Status, TenantId, Timestamp, UserId,
@@ -45,6 +47,13 @@ pub struct DeliveryQuery {
     pub reason: Option<Reason>,
     /// Of this category.
     pub category: Option<domain::CategoryKey>,
+    /// Sent by this provider.
+    pub provider: Option<String>,
+    /// Made from this template: any version of `order-shipped`, or `order-shipped@3`.
+    pub template: Option<String>,
+    /// All of these words, in any order and case, each whole: in values of metadata, answers of providers, ids, user, template
+    /// or category. A text without a letter or digit is found nowhere.
+    pub q: Option<String>,
     /// Accepted at or after.
     pub since: Option<Timestamp>,
     /// Accepted before.
@@ -58,6 +67,26 @@ pub struct Page {
     pub items: Vec<DeliveryStatus>,
     /// Where the next page begins; `None` on the last one.
     pub next_cursor: Option<String>,
+}
+
+/// What became of all that a tenant asked for. In balance, every recipient is decided, and every delivery is in a state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Balance {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Of all notifications together.
+    pub recipients: u64,
+    /// Of those, how many have a delivery: the number of deliveries that lead the plan of their recipient.
+    pub decided: u64,
+    /// The number of deliveries by channel and state; what is not named is 0.
+    pub channels: BTreeMap<Channel, BTreeMap<State, u64>>,
+}
+
+impl Balance {
+    /// Of somebody who has asked for nothing.
+    pub(crate) const fn empty(tenant: TenantId) -> Self {
+        Self { tenant, recipients: 0, decided: 0, channels: BTreeMap::new() }
+    }
 }
 
 /// The index of what became of everything. It follows `status`, by a second or so.
@@ -80,6 +109,14 @@ pub trait Deliveries: Send + Sync + 'static {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<Option<Page>, StoreError>;
+
+    /// Counts, for one tenant or for each, what was accepted before `until` and is not older than the retention, exactly. By
+    /// tenant; a tenant without anything is left out.
+    async fn balance(&self, tenant: Option<&TenantId>, until: Timestamp) -> Result<Vec<Balance>, StoreError>;
+
+    /// Drops what is older than the retention, as of `now`, and says what, one line for each thing. To be called now and then;
+    /// several may do it at once.
+    async fn prune(&self, now: Timestamp) -> Result<Vec<String>, StoreError>;
 
     /// Answers when the store can be reached.
     async fn ping(&self) -> Result<(), StoreError>;

@@ -1,9 +1,12 @@
-//! The ledger of sends: who claimed a delivery, and how it ended, for as long as the claim window.
+//! The ledger of sends: who claimed a delivery, how it ended, and which addresses are known to be gone.
 
 use async_trait::async_trait;
-use domain::{DeliveryId, Timestamp};
+use domain::{Address, Channel, DeliveryId, TenantId, Timestamp};
 
 use crate::StoreError;
+
+/// How long an address is remembered as gone.
+pub(crate) const GONE: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
 
 /// Asks to send a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +39,7 @@ pub enum Claim {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settled(pub bytes::Bytes);
 
-/// Claims, kept for the claim window.
+/// Claims, kept for the claim window, and dead addresses, kept for seven days.
 #[async_trait]
 pub trait Ledger: Send + Sync + 'static {
     /// Claims many deliveries in one round trip; one answer per request, in order. Granted to one only, also among
@@ -52,6 +55,23 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Records ends, many in one round trip. The first end stays; a later one for the same delivery is ignored.
     async fn settle(&self, ends: &[(DeliveryId, Settled)]) -> Result<(), StoreError>;
+
+    /// Opens an ended claim again, for the caller, who has an operator's word for it: only if it still ends with exactly these
+    /// bytes, so that of two operators one gets it. A repeated call answers `false`: the claim is open by then.
+    async fn reopen(&self, request: &ClaimRequest, settled: &Settled) -> Result<bool, StoreError>;
+
+    /// Remembers that an address of a tenant was gone at that time. Of several such times the latest stays.
+    async fn mark_gone(
+        &self,
+        tenant: &TenantId,
+        channel: Channel,
+        address: &Address,
+        at: Timestamp,
+    ) -> Result<(), StoreError>;
+
+    /// When addresses were last known to be gone, in one round trip; `None` for one that is not. One answer for each, in
+    /// order. An address that was registered after that time is alive again.
+    async fn gone(&self, addresses: &[(TenantId, Channel, Address)]) -> Result<Vec<Option<Timestamp>>, StoreError>;
 
     /// Answers when the store can be reached.
     async fn ping(&self) -> Result<(), StoreError>;

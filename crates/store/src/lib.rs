@@ -6,9 +6,11 @@ mod cursor;
 pub mod deliveries;
 pub mod embedded;
 pub mod ledger;
+mod roster;
 pub mod users;
+mod words;
 
-pub use deliveries::{Deliveries, DeliveryQuery, Document, IndexError, NotificationView, Page};
+pub use deliveries::{Balance, Deliveries, DeliveryQuery, Document, IndexError, NotificationView, Page};
 pub use ledger::{Claim, ClaimRequest, Ledger, Settled};
 pub use users::{Change, HistoryEntry, UserKey, Users};
 

@@ -1,7 +1,7 @@
-//! Users: contacts and preferences, the record and the read model.
+//! Users: contacts, devices and preferences, the record and the read model.
 
 use async_trait::async_trait;
-use domain::{Preferences, Recipient, TenantId, Timestamp, User, UserId};
+use domain::{Address, Channel, Device, DeviceId, Preferences, Recipient, TenantId, Timestamp, User, UserId};
 
 use crate::StoreError;
 
@@ -45,8 +45,9 @@ pub struct HistoryEntry {
 #[async_trait]
 pub trait Users: Send + Sync + 'static {
     /// Writes contacts, locale and time zone of `user`, and its preferences if the user is new; preferences of a user who
-    /// exists are left alone. `user.updated_at` is ignored in favour of `change.at`. Durable when it resolves, and seen by
-    /// every later `lookup`.
+    /// exists are left alone, and devices always are. A contact that the user has keeps its `since`, one that was removed
+    /// meanwhile, or is gone, is a new one. `user.updated_at` is ignored in favour of `change.at`. Durable when it resolves, and
+    /// seen by every later `lookup`.
     async fn put(&self, user: &User, change: &Change) -> Result<(), StoreError>;
 
     /// Replaces a user's preferences and adds to their history. `false`: there is no such user, nothing was written.
@@ -57,7 +58,38 @@ pub trait Users: Send + Sync + 'static {
         change: &Change,
     ) -> Result<bool, StoreError>;
 
-    /// Removes a user with their preferences. `false`: there was none. The history of changes stays (it is evidence).
+    /// Registers a device, or once more with what is new about it; `device.registered_at` and `device.last_active_at` are
+    /// ignored in favour of `change.at`, and one that is there keeps its `registered_at`. It takes the place of `replaces`,
+    /// the one that the same app had before. Another user of the tenant who had the token loses it to whoever registered it
+    /// last. Of more than `max` devices the least recently active make room, at any concurrency. A device that was removed, or
+    /// was gone, at `change.at` or later stays away: an old write that is repeated brings nothing back.
+    ///
+    /// `None`: there is no such user, nothing was written. `Some`: those that had to make room, the least recently active
+    /// first. Durable when it resolves, and seen by every later `lookup` of everyone concerned.
+    async fn put_device(
+        &self,
+        key: &UserKey,
+        device: &Device,
+        replaces: Option<DeviceId>,
+        max: usize,
+        change: &Change,
+    ) -> Result<Option<Vec<Device>>, StoreError>;
+
+    /// Removes a device, unless it was registered anew after `change.at`. `false`: the user had none of that id.
+    async fn delete_device(&self, key: &UserKey, device: DeviceId, change: &Change) -> Result<bool, StoreError>;
+
+    /// Takes an address that does not exist any more out of the user, as device or contact, unless it was registered after
+    /// `gone_at`. `false`: it is registered since, or was not there.
+    async fn address_gone(
+        &self,
+        key: &UserKey,
+        channel: Channel,
+        address: &Address,
+        gone_at: Timestamp,
+    ) -> Result<bool, StoreError>;
+
+    /// Removes a user with their devices and preferences. `false`: there was none. The history of changes stays (it is
+    /// evidence).
     async fn delete(&self, key: &UserKey, change: &Change) -> Result<bool, StoreError>;
 
     /// The record, always current.

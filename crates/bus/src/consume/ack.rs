@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::{Partition, Record};
+use crate::{Partition, Position, Record, trace::Processing};
 
 /// One record in flight.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub struct Work {
 #[derive(Debug)]
 pub struct Ack {
     slot: Option<(Slot, mpsc::Sender<Finished>)>,
+    span: Option<Processing>,
 }
 
 /// Which record of which assignment.
@@ -42,12 +43,23 @@ pub(super) enum Verdict {
     Panicked,
 }
 
+impl Verdict {
+    /// A code, if nothing became of the record.
+    fn error(self) -> Option<&'static str> {
+        match self {
+            Self::Done => None,
+            Self::Retry(_) => Some("retry"),
+            Self::Panicked => Some("panic"),
+        }
+    }
+}
+
 /// How long a record waits that a stage has dropped without a word.
 const DROPPED: Duration = Duration::from_millis(100);
 
 impl Ack {
-    pub(super) fn new(slot: Slot, finished: mpsc::Sender<Finished>) -> Self {
-        Self { slot: Some((slot, finished)) }
+    pub(super) fn new(slot: Slot, finished: mpsc::Sender<Finished>, span: Option<Processing>) -> Self {
+        Self { slot: Some((slot, finished)), span }
     }
 
     /// The record has reached its end, and that is durable: its offset may be committed.
@@ -62,6 +74,9 @@ impl Ack {
 
     fn say(&mut self, verdict: Verdict) {
         if let Some((slot, finished)) = self.slot.take() {
+            if let Some(span) = self.span.take() {
+                span.end(&Position { partition: slot.partition.clone(), offset: slot.offset }, verdict.error());
+            }
             // there is a place for every permit; a loop that has ended does not need to know
             let _ended = finished.try_send(Finished { slot, verdict });
         }

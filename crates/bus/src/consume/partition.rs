@@ -42,7 +42,7 @@ impl Assigned {
 
     /// Takes a record in; gives it back if its key is free, so that it may go ahead.
     pub(super) fn admit(&mut self, record: Record) -> Option<Entry> {
-        if !self.tracker.take_in(record.at.offset) {
+        if !self.tracker.take_in(record.at.offset, record.timestamp_ms) {
             return None;
         }
         let entry = Entry { record, panics: 0 };

@@ -18,7 +18,9 @@ use super::{
     ack::{Ack, Finished, Slot, Verdict, Work},
     partition::{Assigned, Entry},
 };
-use crate::{Event, Log, LogError, Partition, Record, Revoked, Subscription, dead::DeadLetters, metrics};
+use crate::{
+    Event, Log, LogError, Partition, Record, Revoked, Subscription, dead::DeadLetters, metrics, trace::Processing,
+};
 
 /// A record that makes a stage panic twice, the second time alone, is given up.
 const PANICS: u8 = 2;
@@ -32,6 +34,8 @@ pub(super) struct Loop {
     stage: Arc<dyn Stage>,
     dead: DeadLetters,
     settings: ConsumeSettings,
+    /// For spans.
+    group: Arc<str>,
     vitals: Vitals,
     assigned: HashMap<Partition, Assigned>,
     generation: u64,
@@ -60,6 +64,7 @@ impl Loop {
             log,
             stage,
             dead,
+            group: settings.group.as_str().into(),
             settings,
             vitals,
             assigned: HashMap::new(),
@@ -137,7 +142,8 @@ impl Loop {
     }
 
     fn beat(&self) {
-        self.vitals.beat(self.assigned.len(), self.in_flight, self.waiting.len());
+        let oldest = self.assigned.values().filter_map(|a| a.tracker.oldest()).min();
+        self.vitals.beat(self.assigned.len(), self.in_flight, self.waiting.len(), oldest);
     }
 
     /// When the next retry or the end of a revocation is due; far away if nothing is.
@@ -281,14 +287,15 @@ impl Loop {
     }
 
     fn work(&mut self, entry: Entry) -> Option<(Work, u8)> {
-        let record = entry.record.clone();
+        let mut record = entry.record.clone();
         let panics = entry.panics;
         let assigned = self.assigned.get_mut(&record.at.partition)?;
         let (generation, offset) = (assigned.generation, record.at.offset);
         let slot = Slot { partition: record.at.partition.clone(), generation, offset };
         assigned.in_flight.insert(offset, entry);
         self.in_flight += 1;
-        Some((Work { record, ack: Ack::new(slot, self.finished_tx.clone()) }, panics))
+        let span = Processing::begin(&mut record.headers, &self.group);
+        Some((Work { record, ack: Ack::new(slot, self.finished_tx.clone(), span) }, panics))
     }
 
     fn give(&self, mut batch: Vec<(Work, u8)>) {

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 /// The open window of one partition.
 #[derive(Debug, Default)]
 pub(super) struct Tracker {
-    /// Records taken in and not yet behind the commit point: offset, finished.
-    window: VecDeque<(i64, bool)>,
+    /// Records taken in and not yet behind the commit point.
+    window: VecDeque<Taken>,
     /// The offset after the contiguous prefix, once there is one.
     commit: Option<i64>,
     /// What was last told to be committed.
@@ -15,27 +15,34 @@ pub(super) struct Tracker {
     highest: i64,
 }
 
+#[derive(Debug)]
+struct Taken {
+    offset: i64,
+    timestamp_ms: i64,
+    finished: bool,
+}
+
 impl Tracker {
     pub(super) fn new() -> Self {
         Self { highest: -1, ..Self::default() }
     }
 
     /// Takes in a record. `false`: it was taken in before (a log may deliver again), and is to be dropped.
-    pub(super) fn take_in(&mut self, offset: i64) -> bool {
+    pub(super) fn take_in(&mut self, offset: i64, timestamp_ms: i64) -> bool {
         if offset <= self.highest {
             return false;
         }
         self.highest = offset;
-        self.window.push_back((offset, false));
+        self.window.push_back(Taken { offset, timestamp_ms, finished: false });
         true
     }
 
     /// A record is finished.
     pub(super) fn finish(&mut self, offset: i64) {
-        if let Ok(i) = self.window.binary_search_by_key(&offset, |(o, _)| *o) {
-            self.window[i].1 = true;
+        if let Ok(i) = self.window.binary_search_by_key(&offset, |taken| taken.offset) {
+            self.window[i].finished = true;
         }
-        while let Some((offset, true)) = self.window.front() {
+        while let Some(Taken { offset, finished: true, .. }) = self.window.front() {
             self.commit = Some(offset + 1);
             self.window.pop_front();
         }
@@ -49,6 +56,11 @@ impl Tracker {
     /// This offset is committed.
     pub(super) fn committed(&mut self, offset: i64) {
         self.told = Some(offset);
+    }
+
+    /// When the first record that is not finished was appended, in milliseconds since the epoch.
+    pub(super) fn oldest(&self) -> Option<i64> {
+        self.window.front().map(|taken| taken.timestamp_ms)
     }
 
     /// Records that are taken in and hold the commit point back, finished or not: bounds the memory.
@@ -68,15 +80,15 @@ mod tests {
     #[test]
     fn a_stuck_record_holds_the_commit_back() {
         let mut t = Tracker::new();
-        (0..=50).for_each(|o| assert!(t.take_in(o)));
+        (0..=50).for_each(|o| assert!(t.take_in(o, 10 * o)));
         (0..=3).chain(5..=50).for_each(|o| t.finish(o));
-        assert_eq!(t.pending(), Some(4), "4 is not finished");
+        assert_eq!((t.pending(), t.oldest()), (Some(4), Some(40)), "4 is not finished");
         t.committed(4);
         assert_eq!(t.pending(), None);
         t.finish(4);
         assert_eq!(t.pending(), Some(51));
-        assert_eq!(t.len(), 0);
-        assert!(!t.take_in(50), "delivered again");
+        assert_eq!((t.len(), t.oldest()), (0, None));
+        assert!(!t.take_in(50, 500), "delivered again");
     }
 
     proptest! {
@@ -86,7 +98,7 @@ mod tests {
         fn commits_the_contiguous_prefix(gaps in prop::collection::vec(1_i64..4, 1..60), order in prop::collection::vec(any::<prop::sample::Index>(), 0..120)) {
             let offsets: Vec<i64> = gaps.iter().scan(-1, |o, g| { *o += g; Some(*o) }).collect();
             let mut t = Tracker::new();
-            for o in &offsets { prop_assert!(t.take_in(*o)); }
+            for o in &offsets { prop_assert!(t.take_in(*o, 0)); }
             let mut done = BTreeSet::new();
             for pick in order {
                 let o = offsets[pick.index(offsets.len())];

@@ -3,9 +3,9 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 /// A loop's signs of life. Cheap to clone; all clones are of the same loop.
@@ -21,6 +21,8 @@ struct Inner {
     assigned: AtomicUsize,
     in_flight: AtomicUsize,
     waiting: AtomicUsize,
+    /// When the oldest unfinished record was appended, in milliseconds since the epoch; 0 for none.
+    oldest_ms: AtomicI64,
     /// When a record last had to wait because something is down; 0 for never.
     trouble_ms: AtomicU64,
 }
@@ -36,6 +38,7 @@ impl Vitals {
             assigned: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
+            oldest_ms: AtomicI64::new(0),
             trouble_ms: AtomicU64::new(0),
         }))
     }
@@ -72,6 +75,14 @@ impl Vitals {
         self.0.waiting.load(Relaxed)
     }
 
+    /// How long the oldest record that was taken in and is not finished has been on the log: how far the loop is behind.
+    /// `None`: everything that was taken in is finished.
+    pub fn oldest(&self) -> Option<Duration> {
+        let at = u64::try_from(self.0.oldest_ms.load(Relaxed)).ok().filter(|ms| *ms > 0)?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Some(now.saturating_sub(Duration::from_millis(at)))
+    }
+
     /// Records had to wait in the last five seconds because something is down: a store, the log, the dead-letter topic.
     pub fn is_troubled(&self) -> bool {
         let last = self.0.trouble_ms.load(Relaxed);
@@ -86,11 +97,12 @@ impl Vitals {
         u64::try_from(self.0.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    pub(super) fn beat(&self, assigned: usize, in_flight: usize, waiting: usize) {
+    pub(super) fn beat(&self, assigned: usize, in_flight: usize, waiting: usize, oldest_ms: Option<i64>) {
         self.0.beat_ms.store(self.now_ms(), Relaxed);
         self.0.assigned.store(assigned, Relaxed);
         self.0.in_flight.store(in_flight, Relaxed);
         self.0.waiting.store(waiting, Relaxed);
+        self.0.oldest_ms.store(oldest_ms.unwrap_or(0), Relaxed);
     }
 
     pub(super) fn joined(&self, joined: bool) {

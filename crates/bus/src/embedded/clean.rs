@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use rusqlite::{Connection, Result as SqlResult, Transaction, params};
 
 use super::{
-    Inner, failed, row,
+    Inner, append, failed, row,
     schema::pragma,
     topics::{Part, Rules},
 };
@@ -45,6 +45,8 @@ pub(super) async fn clean(log: &Inner) -> Result<u64, LogError> {
             };
         }
     }
+    let now = jiff::Timestamp::now().as_millisecond();
+    log.writer.write(move |tx| append::forget(tx, now)).await.map_err(failed)?;
     shrink(log).await?;
     Ok(deleted)
 }

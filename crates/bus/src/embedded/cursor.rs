@@ -118,13 +118,28 @@ impl Cursors {
 
 async fn fetch(readers: Readers, mut chunks: Vec<Chunk>) -> Result<Vec<Chunk>, LogError> {
     let job = move |db: &Connection| {
-        chunks.iter_mut().try_for_each(|chunk| fill(db, chunk))?;
+        chunks.iter_mut().try_for_each(|chunk| fill(db, chunk, BYTES))?;
         Ok(chunks)
     };
     readers.read(job).await.map_err(failed)
 }
 
-fn fill(db: &Connection, chunk: &mut Chunk) -> SqlResult<()> {
+/// Records of one partition from an offset on, up to its head: as many as fit, at least one if there is one.
+pub(super) async fn read(
+    readers: &Readers,
+    part: Arc<Part>,
+    from: i64,
+    max_bytes: usize,
+) -> Result<Vec<Record>, LogError> {
+    let mut chunk = Chunk { from, to: part.head(), part, records: Vec::new() };
+    let job = move |db: &Connection| {
+        fill(db, &mut chunk, max_bytes.min(BYTES))?;
+        Ok(chunk.records)
+    };
+    readers.read(job).await.map_err(failed)
+}
+
+fn fill(db: &Connection, chunk: &mut Chunk, max_bytes: usize) -> SqlResult<()> {
     let mut select = db.prepare_cached(
         "SELECT id, ts, key, headers, value FROM record WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3",
     )?;
@@ -144,7 +159,7 @@ fn fill(db: &Connection, chunk: &mut Chunk) -> SqlResult<()> {
             value: value.map(Into::into),
         });
         count += 1;
-        if bytes >= BYTES || count == RECORDS {
+        if bytes >= max_bytes || count == RECORDS {
             chunk.to = offset + 1;
             return Ok(());
         }

@@ -1,8 +1,10 @@
 //! The log of one machine: records in an SQLite file, group commit with fsync, readers woken by an append.
 
+mod append;
 mod clean;
 mod cursor;
 mod follow;
+mod offsets;
 mod publish;
 mod row;
 mod schema;
@@ -21,6 +23,8 @@ use sqlite::{Readers, Writer};
 
 use crate::{Follow, Log, LogError, Outgoing, Position, Subscription, TopicSpec, group::Groups, log::TopicReport};
 use topics::Topics;
+
+pub use append::{AppendError, Appended, Sequence};
 
 /// How the embedded log behaves.
 #[derive(Debug, Clone)]

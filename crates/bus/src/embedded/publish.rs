@@ -22,12 +22,35 @@ struct Append {
     bytes: u64,
 }
 
-struct Row {
-    /// In [`Append::parts`].
+/// A record to write.
+pub(super) struct Row {
+    /// Which of the partitions that get records.
     part: usize,
     key: Option<Bytes>,
     headers: Vec<u8>,
     value: Option<Bytes>,
+}
+
+/// What was written.
+pub(super) struct Inserted {
+    /// Where each row lies.
+    pub(super) positions: Vec<Position>,
+    /// Each partition's new head.
+    pub(super) heads: Vec<i64>,
+    /// When, in milliseconds since the epoch.
+    pub(super) timestamp_ms: i64,
+}
+
+impl Row {
+    /// A row of the given partition, and its size in bytes; or why the topic does not take it.
+    pub(super) fn new(record: Outgoing, topic: &Topic, part: usize) -> Result<(Self, u64), LogError> {
+        let (size, most) = (row::size(&record), topic.rules().max_message_bytes);
+        if !i32::try_from(size).is_ok_and(|size| size <= most) {
+            return Err(LogError::TooLarge(format!("{size} bytes, {} takes {most}", topic.name)));
+        }
+        let Outgoing { key, headers, value, .. } = record;
+        Ok((Self { part, key, headers: row::encode(&headers), value }, u64::try_from(size).unwrap_or(u64::MAX)))
+    }
 }
 
 pub(super) async fn publish(log: &Inner, batch: Vec<Outgoing>) -> Vec<Result<Position, LogError>> {
@@ -45,19 +68,16 @@ impl Append {
             Some(topic) => Arc::clone(topic),
             None => log.topics.get(&record.topic)?,
         };
-        let (size, most) = (row::size(&record), topic.rules().max_message_bytes);
-        if !i32::try_from(size).is_ok_and(|size| size <= most) {
-            return Err(LogError::TooLarge(format!("{size} bytes, {} takes {most}", topic.name)));
-        }
-        let Outgoing { key, headers, value, .. } = record;
-        let part = topic.place(key.as_deref());
-        let at = self.parts.iter().position(|(known, _)| known.id == part.id).unwrap_or_else(|| {
+        let part = topic.place(record.key.as_deref());
+        let known = self.parts.iter().position(|(known, _)| known.id == part.id);
+        let at = known.unwrap_or(self.parts.len());
+        let (row, size) = Row::new(record, &topic, at)?;
+        if known.is_none() {
             self.parts.push((Arc::clone(part), 0));
-            self.parts.len() - 1
-        });
+        }
         self.parts[at].1 += 1;
-        self.bytes += u64::try_from(size).unwrap_or(u64::MAX);
-        self.rows.push(Row { part: at, key, headers: row::encode(&headers), value });
+        self.bytes += size;
+        self.rows.push(row);
         self.topics.entry(Arc::clone(&topic.name)).or_insert(topic);
         Ok(self.rows.len() - 1)
     }
@@ -71,24 +91,27 @@ impl Append {
         let max_bytes = log.max_bytes;
         let grown: Vec<Arc<Part>> = parts.iter().map(|(part, _)| Arc::clone(part)).collect();
         let job = move |tx: &Transaction<'_>| {
-            if let Some(most) = max_bytes
-                && used_bytes(tx)? + bytes > most
-            {
-                let detail = format!("its {most} bytes are used; give it more, or let its readers catch up");
-                return Ok(Err(LogError::Full(detail)));
+            if let Some(full) = full(tx, max_bytes, bytes)? {
+                return Ok(Err(full));
             }
             insert(tx, &rows, &parts).map(Ok)
         };
         // also when the caller has gone: whoever reads must hear of what is on disk
-        let tell = move |written: &Result<(Vec<Position>, Vec<i64>), LogError>| {
-            if let Ok((_, heads)) = written {
-                grown.iter().zip(heads).for_each(|(part, head)| part.grown_to(*head));
+        let tell = move |written: &Result<Inserted, LogError>| {
+            if let Ok(inserted) = written {
+                grown.iter().zip(&inserted.heads).for_each(|(part, head)| part.grown_to(*head));
                 topics.values().for_each(|topic| topic.wake());
             }
         };
-        let (positions, _heads) = log.writer.write_then(job, tell).await.map_err(failed)??;
-        Ok(positions)
+        Ok(log.writer.write_then(job, tell).await.map_err(failed)??.positions)
     }
+}
+
+/// Why `bytes` more have no room, if they have none.
+pub(super) fn full(db: &Connection, max_bytes: Option<u64>, bytes: u64) -> SqlResult<Option<LogError>> {
+    let Some(most) = max_bytes else { return Ok(None) };
+    let detail = || format!("its {most} bytes are used; give it more, or let its readers catch up");
+    Ok((used_bytes(db)? + bytes > most).then(|| LogError::Full(detail())))
 }
 
 /// Pages in use, the free ones not counted.
@@ -97,9 +120,9 @@ fn used_bytes(db: &Connection) -> SqlResult<u64> {
     Ok(pages * pragma(db, "PRAGMA page_size")?)
 }
 
-/// Where each row lies, and each partition's new head.
-fn insert(tx: &Transaction<'_>, rows: &[Row], parts: &[(Arc<Part>, i64)]) -> SqlResult<(Vec<Position>, Vec<i64>)> {
-    let now = jiff::Timestamp::now().as_millisecond();
+/// Writes the rows; `parts` are the partitions that get some, and how many each.
+pub(super) fn insert(tx: &Transaction<'_>, rows: &[Row], parts: &[(Arc<Part>, i64)]) -> SqlResult<Inserted> {
+    let timestamp_ms = jiff::Timestamp::now().as_millisecond();
     let mut claim = tx.prepare_cached("UPDATE partition SET next = next + ?2 WHERE id = ?1 RETURNING next")?;
     let mut heads = Vec::with_capacity(parts.len());
     for (part, count) in parts {
@@ -111,9 +134,9 @@ fn insert(tx: &Transaction<'_>, rows: &[Row], parts: &[(Arc<Part>, i64)]) -> Sql
     for Row { part, key, headers, value } in rows {
         let (at, offset) = (*part, next[*part]);
         let part = &parts[at].0;
-        insert.execute(params![row::id(part.id, offset), now, key.as_deref(), headers, value.as_deref()])?;
+        insert.execute(params![row::id(part.id, offset), timestamp_ms, key.as_deref(), headers, value.as_deref()])?;
         next[at] += 1;
         positions.push(Position { partition: part.partition.clone(), offset });
     }
-    Ok((positions, heads))
+    Ok(Inserted { positions, heads, timestamp_ms })
 }

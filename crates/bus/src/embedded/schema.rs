@@ -7,7 +7,7 @@ use rusqlite::{Connection, Result, Transaction};
 use super::topics::{Part, Rules, Topic, Topics};
 use crate::Cleanup;
 
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const TABLES: &str = "
 CREATE TABLE topic(
@@ -36,7 +36,21 @@ CREATE TABLE committed(
     next INTEGER NOT NULL,
     PRIMARY KEY(part, grp)
 ) WITHOUT ROWID;
-PRAGMA user_version = 1;
+";
+
+/// Since version 2: the last batches of each producer that numbers its records, see [`super::append`].
+const PRODUCED: &str = "
+CREATE TABLE produced(
+    part INTEGER NOT NULL,
+    producer INTEGER NOT NULL,
+    base INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    ts INTEGER NOT NULL,
+    PRIMARY KEY(part, producer, base)
+) WITHOUT ROWID;
+PRAGMA user_version = 2;
 ";
 
 /// The file is of a version that this program does not know.
@@ -48,7 +62,11 @@ pub(super) struct Newer(pub(super) i64);
 pub(super) fn prepare(db: &mut Connection) -> Result<std::result::Result<Topics, Newer>> {
     let tx = db.transaction()?;
     match tx.query_row("PRAGMA user_version", [], |row| row.get(0))? {
-        0 => tx.execute_batch(TABLES)?,
+        0 => {
+            tx.execute_batch(TABLES)?;
+            tx.execute_batch(PRODUCED)?;
+        }
+        1 => tx.execute_batch(PRODUCED)?,
         VERSION => {}
         newer => return Ok(Err(Newer(newer))),
     }

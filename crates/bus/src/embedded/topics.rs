@@ -53,14 +53,24 @@ impl Topics {
         })
     }
 
+    /// A partition with its topic, which is to be woken when it grows.
+    pub(super) fn find(&self, partition: &Partition) -> Result<(Arc<Topic>, Arc<Part>), LogError> {
+        let topic = self.get(&partition.topic)?;
+        let part = usize::try_from(partition.index).ok().and_then(|index| topic.parts.get(index)).cloned();
+        let part = part.ok_or_else(|| LogError::Topic {
+            topic: topic.name.to_string(),
+            detail: format!("it has {} partitions, none with the number {}", topic.count(), partition.index),
+        })?;
+        Ok((topic, part))
+    }
+
     pub(super) fn all(&self) -> Vec<Arc<Topic>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     /// The partition in the file, if it is one of ours.
     pub(super) fn part(&self, partition: &Partition) -> Option<Arc<Part>> {
-        let topic = self.get(&partition.topic).ok()?;
-        topic.parts.get(usize::try_from(partition.index).ok()?).cloned()
+        self.find(partition).ok().map(|(_, part)| part)
     }
 
     /// Adds a topic, or takes over its rules.
@@ -98,7 +108,10 @@ impl Topic {
 
     /// Notifies `wake` after every append from now on, for as long as somebody else holds it.
     pub(super) fn watch(&self, wake: &Arc<Notify>) {
-        self.readers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(wake));
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        // without appends nobody else clears away those that have gone
+        readers.retain(|reader| reader.strong_count() > 0);
+        readers.push(Arc::downgrade(wake));
     }
 
     pub(super) fn wake(&self) {

@@ -1,6 +1,10 @@
 //! What every client of librdkafka has: logs that go to `tracing`, and questions about topics.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     ClientContext,
@@ -74,6 +78,28 @@ pub(super) fn partitions<C: ClientContext>(client: &Client<C>, topic: &str) -> R
             _ => {
                 let code = error.unwrap_or(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART);
                 return Err(super::errors::of_topic(topic, code.into()));
+            }
+        }
+    }
+}
+
+/// Whether all of these topics are there. Those that were just created may not be known everywhere, so what is missing is
+/// asked for again before it is an error.
+pub(super) fn check_topics<C: ClientContext>(client: &Client<C>, names: &[Arc<str>]) -> Result<(), LogError> {
+    let deadline = Instant::now() + SPREAD;
+    loop {
+        let metadata = client.fetch_metadata(None, QUESTION).map_err(|e| unavailable(&e))?;
+        let found: BTreeMap<_, _> = metadata.topics().iter().map(|t| (t.name(), t.error())).collect();
+        // of what may not be seen, Kafka says nothing at all
+        const MISSING: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+        let wrong = |name: &Arc<str>| found.get(name.as_ref()).copied().unwrap_or(Some(MISSING));
+        let wrong: Vec<_> = names.iter().filter_map(|name| Some((name.as_ref(), wrong(name)?))).collect();
+        match wrong.first() {
+            None => return Ok(()),
+            Some(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(100)),
+            Some((_, code)) => {
+                let names: Vec<_> = wrong.iter().map(|(name, _)| *name).collect();
+                return Err(super::errors::of_topic(&names.join(", "), (*code).into()));
             }
         }
     }

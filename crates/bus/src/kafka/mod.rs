@@ -36,6 +36,13 @@ impl Kafka {
         Ok(kafka)
     }
 
+    /// Whether all these topics are there and may be seen; the error names those that are not, and the remedy. For the start:
+    /// later a missing topic is said whenever it is needed.
+    pub async fn check_topics(&self, names: Vec<Arc<str>>) -> Result<(), LogError> {
+        let publisher = self.publisher()?;
+        blocking(move || publisher.check_topics(&names)).await
+    }
+
     fn publisher(&self) -> Result<Arc<Publisher>, LogError> {
         self.working(&self.publisher, &self.settings.producer())
     }

@@ -74,6 +74,11 @@ impl Publisher {
         }
     }
 
+    /// See [`super::Kafka::check_topics`]; blocks.
+    pub(super) fn check_topics(&self, names: &[Arc<str>]) -> Result<(), LogError> {
+        client::check_topics(self.producer.client(), names)
+    }
+
     pub(super) async fn publish(&self, records: &[Outgoing]) -> Vec<Result<Position, LogError>> {
         if records.is_empty() {
             return Vec::new();

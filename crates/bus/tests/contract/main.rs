@@ -8,6 +8,7 @@ mod member;
 
 mod embedded;
 mod embedded_kill;
+mod embedded_offsets;
 mod kafka;
 mod on_kafka;
 mod sim;

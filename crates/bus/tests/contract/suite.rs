@@ -344,6 +344,7 @@ pub async fn topics_are_created_once(log: &dyn Log) {
     within("a ping", log.ping()).await.expect("it answers");
 }
 
+/// Row 14 of the catalogue (reliability.md, section 7): too large, or no such topic, and the others of the call are written.
 pub async fn what_cannot_be_written_is_said_per_record(log: &dyn Log) {
     let (known, missing) = (unique("known"), unique("missing"));
     let small = TopicSpec { max_message_bytes: 1000, ..spec(&known, 1) };

@@ -15,7 +15,7 @@ const STORE: &str = "cassandra";
 
 /// What makes the schema, in order; the n-th brings it to version n. Only ever add to the end. Each can be repeated, because
 /// a run may die after a step and before it is recorded. `%` stands for the keyspace.
-const STEPS: [(&str, &str); 2] = [
+const STEPS: [(&str, &str); 4] = [
     (
         "users",
         "CREATE TABLE IF NOT EXISTS %.users (tenant text, user_id text, profile text, profile_at bigint, preferences text, \
@@ -26,6 +26,16 @@ const STEPS: [(&str, &str); 2] = [
         "CREATE TABLE IF NOT EXISTS %.preference_history (tenant text, user_id text, at bigint, changed_by text, \
          changed_from text, preferences text, PRIMARY KEY ((tenant, user_id), at, changed_by, changed_from)) \
          WITH CLUSTERING ORDER BY (at DESC, changed_by ASC, changed_from ASC)",
+    ),
+    (
+        "devices",
+        "CREATE TABLE IF NOT EXISTS %.devices (tenant text, user_id text, roster text, revision bigint, \
+         PRIMARY KEY ((tenant, user_id)))",
+    ),
+    (
+        "device_owners",
+        "CREATE TABLE IF NOT EXISTS %.device_owners (tenant text, device uuid, user_id text, at bigint, \
+         PRIMARY KEY ((tenant, device), user_id))",
     ),
 ];
 

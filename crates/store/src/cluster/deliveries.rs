@@ -1,14 +1,20 @@
 //! The search index in Elasticsearch: an index for each day of acceptance, documents replaced whole by external version.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use domain::{DeliveryStatus, NotificationId, NotificationStatus, Status, TenantId, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::elastic::Elastic;
+use super::{
+    balance,
+    elastic::{Elastic, FAMILIES},
+};
 use crate::{
-    Deliveries, DeliveryQuery, Document, IndexError, NotificationView, Page, StoreError, codec,
+    Balance, Deliveries, DeliveryQuery, Document, IndexError, NotificationView, Page, StoreError, codec,
     cursor::{Cursor, LAST},
+    words,
 };
 
 /// Most bytes of one bulk request, give or take a document.
@@ -23,6 +29,7 @@ const PAGE: usize = 1_000;
 /// The index of notifications and deliveries.
 pub(super) struct ElasticDeliveries {
     elastic: Elastic,
+    retention: Duration,
 }
 
 #[derive(Deserialize)]
@@ -67,9 +74,9 @@ struct Hit {
 }
 
 impl ElasticDeliveries {
-    /// The index behind an endpoint.
-    pub(super) fn new(elastic: Elastic) -> Self {
-        Self { elastic }
+    /// The index behind an endpoint; a day is dropped when it has been over for the retention.
+    pub(super) fn new(elastic: Elastic, retention: Duration) -> Self {
+        Self { elastic, retention }
     }
 
     /// Sends what has gathered in `body`, which is empty afterwards.
@@ -98,7 +105,11 @@ impl ElasticDeliveries {
         };
         let index = self.elastic.index(family, day);
         let action = json!({ "index": { "_index": index, "_id": id, "version": version, "version_type": "external" } });
-        for line in [action, codec::document_json(document)] {
+        let mut body_json = codec::document_json(document);
+        if let Status::Delivery(d) = document {
+            body_json["words"] = json!(words::of(d));
+        }
+        for line in [action, body_json] {
             serde_json::to_writer(&mut *body, &line).map_err(|e| IndexError::Rejected(e.to_string()))?;
             body.push(b'\n');
         }
@@ -106,7 +117,7 @@ impl ElasticDeliveries {
     }
 
     async fn find(&self, family: &str, query: &Value) -> Result<impl Iterator<Item = Value> + use<>, StoreError> {
-        let found: Found = self.elastic.search(family, query).await?;
+        let found: Found = self.elastic.search(family, query, "hits.hits._source").await?;
         Ok(found.hits.hits.into_iter().map(|hit| hit.source))
     }
 }
@@ -148,6 +159,7 @@ impl Deliveries for ElasticDeliveries {
             "size": SHOWN,
             "query": of("notification"),
             "sort": [{ "accepted_at": "asc" }, { "id": "asc" }],
+            "_source": { "excludes": ["words"] },
             "track_total_hits": false,
         });
         let deliveries = self.find("deliveries", &query).await?.map(delivery).collect::<Result<_, _>>()?;
@@ -162,6 +174,9 @@ impl Deliveries for ElasticDeliveries {
         limit: usize,
     ) -> Result<Option<Page>, StoreError> {
         let Ok(after) = cursor.map(|text| Cursor::parse(text).ok_or(())).transpose() else { return Ok(None) };
+        if query.q.as_deref().is_some_and(|q| words::asked(q).is_empty()) {
+            return Ok(Some(Page { items: Vec::new(), next_cursor: None }));
+        }
         let limit = limit.clamp(1, PAGE);
         let query = search(tenant, query, after.as_ref(), limit);
         let mut items = self.find("deliveries", &query).await?.map(delivery).collect::<Result<Vec<_>, _>>()?;
@@ -169,6 +184,24 @@ impl Deliveries for ElasticDeliveries {
         items.truncate(limit);
         let next_cursor = items.last().filter(|_| more).map(|last| Cursor::of(last).text());
         Ok(Some(Page { items, next_cursor }))
+    }
+
+    async fn balance(&self, tenant: Option<&TenantId>, until: Timestamp) -> Result<Vec<Balance>, StoreError> {
+        let since = Timestamp::now().checked_sub(self.retention).unwrap_or(Timestamp::MIN);
+        balance::count(&self.elastic, tenant, &bound(since), &bound(until)).await
+    }
+
+    async fn prune(&self, now: Timestamp) -> Result<Vec<String>, StoreError> {
+        let before = now.checked_sub(self.retention).unwrap_or(Timestamp::MIN);
+        let mut dropped = Vec::new();
+        for family in FAMILIES {
+            for (name, _) in self.elastic.indices(family).await?.into_iter().filter(|(_, end)| *end <= before) {
+                if self.elastic.drop_index(&name).await? {
+                    dropped.push(format!("elasticsearch: index {name}"));
+                }
+            }
+        }
+        Ok(dropped)
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -183,7 +216,9 @@ fn verdict(written: Written) -> Result<(), IndexError> {
     match written.status {
         200..=299 | 409 => Ok(()),
         // "this action would add [2] shards, but this cluster currently has [1000]/[1000]" is one, too
-        400 if kind != "validation_exception" => Err(IndexError::Rejected(kind)),
+        400 if !["validation_exception", "index_closed_exception"].contains(&kind.as_str()) => {
+            Err(IndexError::Rejected(kind))
+        }
         status => Err(IndexError::Transient(format!("status {status}, {kind}"))),
     }
 }
@@ -198,14 +233,21 @@ fn search(tenant: &TenantId, query: &DeliveryQuery, after: Option<&Cursor>, limi
         ("state", query.state.map(|s| json!(s.as_str()))),
         ("reason", query.reason.map(|r| json!(r.as_str()))),
         ("category", query.category.as_ref().map(|c| json!(c))),
+        ("provider", query.provider.as_ref().map(|p| json!(p))),
+        ("template", query.template.as_ref().filter(|t| t.contains('@')).map(|t| json!(t))),
     ];
     let mut filter: Vec<_> =
         terms.into_iter().filter_map(|(field, value)| Some(json!({ "term": { field: value? } }))).collect();
     for (bound, at) in [("gte", query.since), ("lt", query.until)] {
         if let Some(at) = at {
-            let at = text(at.as_microsecond().clamp(0, LAST));
-            filter.push(json!({ "range": { "accepted_at": { bound: at } } }));
+            filter.push(json!({ "range": { "accepted_at": { bound: self::bound(at) } } }));
         }
+    }
+    if let Some(key) = query.template.as_ref().filter(|t| !t.contains('@')) {
+        filter.push(json!({ "prefix": { "template": format!("{key}@") } }));
+    }
+    for word in query.q.iter().flat_map(|q| words::asked(q)) {
+        filter.push(json!({ "term": { "words": word } }));
     }
     let mut body = json!({
         "size": limit + 1,
@@ -214,12 +256,18 @@ fn search(tenant: &TenantId, query: &DeliveryQuery, after: Option<&Cursor>, limi
             { "accepted_at": { "order": "desc", "format": "strict_date_optional_time_nanos" } },
             { "id": "desc" }
         ],
+        "_source": { "excludes": ["words"] },
         "track_total_hits": false,
     });
     if let Some(after) = after {
         body["search_after"] = json!([text(after.accepted_at), after.id]);
     }
     body
+}
+
+/// A bound of a search by time, as the index compares it.
+fn bound(at: Timestamp) -> String {
+    text(at.as_microsecond().clamp(0, LAST))
 }
 
 fn text(micros: i64) -> String {
@@ -260,6 +308,7 @@ mod tests {
         assert_eq!(of(409, "version_conflict_engine_exception"), "done");
         assert_eq!(of(400, "document_parsing_exception"), "never");
         assert_eq!(of(400, "validation_exception"), "later");
+        assert_eq!(of(400, "index_closed_exception"), "later");
         for (status, kind) in [
             (429, "es_rejected_execution_exception"),
             (429, "cluster_block_exception"),

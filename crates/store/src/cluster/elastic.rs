@@ -1,8 +1,9 @@
 //! Requests to Elasticsearch, bounded in time, and the templates of our indices.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
+use domain::Timestamp;
 use elasticsearch::{
     auth::Credentials,
     http::{
@@ -11,7 +12,8 @@ use elasticsearch::{
         transport::{SingleNodeConnectionPool, Transport, TransportBuilder},
     },
 };
-use serde::de::DeserializeOwned;
+use jiff::{civil::Date, tz::TimeZone};
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 
 use super::causes;
@@ -19,8 +21,8 @@ use crate::StoreError;
 
 const STORE: &str = "elasticsearch";
 
-/// Of the templates. An index keeps the mapping that it was created with, so a change takes effect on the next day's.
-const VERSION: u64 = 1;
+/// Of the templates. A new field is also added to the indices that are there; what they held before is not found by it.
+const VERSION: u64 = 2;
 
 /// The families of indices; each has one index for each day, so that old ones can be dropped whole.
 pub(super) const FAMILIES: [&str; 2] = ["notifications", "deliveries"];
@@ -56,7 +58,7 @@ impl Elastic {
     }
 
     /// The index of a family for a day.
-    pub(super) fn index(&self, family: &str, day: domain::Timestamp) -> String {
+    pub(super) fn index(&self, family: &str, day: Timestamp) -> String {
         format!("{}{family}-{}", self.prefix, day.strftime("%Y.%m.%d"))
     }
 
@@ -69,11 +71,17 @@ impl Elastic {
         }
     }
 
-    /// Searches a family; all shards answer, or none. Waits for those that are just being made, as at midnight.
-    pub(super) async fn search<T: DeserializeOwned>(&self, family: &str, query: &Value) -> Result<T, StoreError> {
+    /// Searches a family; all shards answer, or none. Waits for those that are just being made, as at midnight. Of the answer
+    /// there is `part`, if it has it.
+    pub(super) async fn search<T: DeserializeOwned>(
+        &self,
+        family: &str,
+        query: &Value,
+        part: &str,
+    ) -> Result<T, StoreError> {
         let path = format!(
             "{}{family}-*/_search?ignore_unavailable=true&allow_no_indices=true&allow_partial_search_results=false\
-             &filter_path=hits.hits._source",
+             &filter_path={part}",
             self.prefix
         );
         let body = Bytes::from(query.to_string());
@@ -86,6 +94,28 @@ impl Elastic {
                 }
                 (status, answer) => return Err(self.refused(status, &answer)),
             }
+        }
+    }
+
+    /// The indices of a family, each with the end of its day.
+    pub(super) async fn indices(&self, family: &str) -> Result<Vec<(String, Timestamp)>, StoreError> {
+        let path = format!("{}{family}-*/_alias?ignore_unavailable=true&allow_no_indices=true", self.prefix);
+        let found: BTreeMap<String, IgnoredAny> = match self.ask(Method::Get, &path, None).await? {
+            (200, answer) => self.parse(&answer)?,
+            (404, _) => BTreeMap::new(),
+            (status, answer) => return Err(self.refused(status, &answer)),
+        };
+        let ours = format!("{}{family}-", self.prefix);
+        let dated = |name: String| day_end(name.strip_prefix(&ours)?).map(|end| (name, end));
+        Ok(found.into_keys().filter_map(dated).collect())
+    }
+
+    /// Drops an index; `false`: somebody else has done it.
+    pub(super) async fn drop_index(&self, name: &str) -> Result<bool, StoreError> {
+        match self.ask(Method::Delete, name, None).await? {
+            (200, _) => Ok(true),
+            (404, _) => Ok(false),
+            (status, answer) => Err(self.refused(status, &answer)),
         }
     }
 
@@ -120,13 +150,20 @@ impl Elastic {
                 continue;
             }
             let name = format!("{}{family}", self.prefix);
-            let template = template(&name).to_string();
-            match self.ask(Method::Put, &format!("_index_template/{name}"), Some(template.into())).await? {
-                (200, _) => done.push(format!("elasticsearch: index template {name}, version {VERSION}")),
-                (status, answer) => return Err(self.refused(status, &answer)),
-            }
+            // those that are there first: the version of the template says that all is done
+            let there = format!("{name}-*/_mapping?ignore_unavailable=true&allow_no_indices=true");
+            self.put(&there, &mappings()).await?;
+            self.put(&format!("_index_template/{name}"), &template(&name)).await?;
+            done.push(format!("elasticsearch: index template {name}, version {VERSION}"));
         }
         Ok(done)
+    }
+
+    async fn put(&self, path: &str, body: &Value) -> Result<(), StoreError> {
+        match self.ask(Method::Put, path, Some(body.to_string().into())).await? {
+            (200, _) => Ok(()),
+            (status, answer) => Err(self.refused(status, &answer)),
+        }
     }
 
     async fn template_version(&self, family: &str) -> Result<u64, StoreError> {
@@ -169,6 +206,12 @@ impl Elastic {
     }
 }
 
+/// When the day of an index is over.
+fn day_end(day: &str) -> Option<Timestamp> {
+    let date = Date::strptime("%Y.%m.%d", day).ok().filter(|date| date.strftime("%Y.%m.%d").to_string() == day)?;
+    Some(date.tomorrow().ok()?.to_zoned(TimeZone::UTC).ok()?.timestamp())
+}
+
 /// A part of a URL as it was before it was escaped.
 fn decoded(part: &str) -> String {
     // the form decoder also takes `+` for a space, which a password means literally
@@ -181,8 +224,6 @@ fn decoded(part: &str) -> String {
 }
 
 fn template(name: &str) -> Value {
-    let keyword = json!({ "type": "keyword" });
-    let nanos = json!({ "type": "date_nanos" });
     json!({
         "index_patterns": [format!("{name}-*")],
         "version": VERSION,
@@ -190,32 +231,57 @@ fn template(name: &str) -> Value {
         "template": {
             // a refresh of its own accord, also when nobody has searched for a while
             "settings": { "refresh_interval": "1s", "auto_expand_replicas": "0-1" },
-            "mappings": {
-                "dynamic": false,
-                "properties": {
-                    "kind": keyword,
-                    "id": keyword,
-                    "notification": keyword,
-                    "tenant": keyword,
-                    "user": keyword,
-                    "recipient": keyword,
-                    "recipients": { "type": "integer" },
-                    "channel": keyword,
-                    "channels": keyword,
-                    "address": { "type": "keyword", "index": false, "doc_values": false },
-                    "category": keyword,
-                    "priority": { "type": "byte" },
-                    "state": keyword,
-                    "reason": keyword,
-                    "accepted_at": nanos,
-                    "updated_at": nanos,
-                    "expires_at": { "type": "date" },
-                    "version": { "type": "long" },
-                    // a longer value is stored, but not found; without the limit it would be refused
-                    "metadata": { "type": "flattened", "ignore_above": 1024 },
-                    "history": { "type": "object", "enabled": false }
-                }
-            }
+            "mappings": mappings(),
         }
     })
+}
+
+fn mappings() -> Value {
+    let keyword = json!({ "type": "keyword" });
+    let nanos = json!({ "type": "date_nanos" });
+    json!({
+        "dynamic": false,
+        "properties": {
+            "kind": keyword,
+            "id": keyword,
+            "notification": keyword,
+            "tenant": keyword,
+            "user": keyword,
+            "recipient": keyword,
+            "recipients": { "type": "integer" },
+            "channel": keyword,
+            "channels": keyword,
+            "address": { "type": "keyword", "index": false, "doc_values": false },
+            "category": keyword,
+            "template": keyword,
+            "provider": keyword,
+            "leads": { "type": "boolean" },
+            "priority": { "type": "byte" },
+            "state": keyword,
+            "reason": keyword,
+            "accepted_at": nanos,
+            "updated_at": nanos,
+            "expires_at": { "type": "date" },
+            "version": { "type": "long" },
+            // a longer value is stored, but not found; without the limit it would be refused
+            "metadata": { "type": "flattened", "ignore_above": 1024 },
+            // cut by us, so that every index finds the same
+            "words": { "type": "keyword", "doc_values": false },
+            "history": { "type": "object", "enabled": false }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_day_is_a_day() {
+        let end = |day| day_end(day).map(|end| end.to_string());
+        assert_eq!(end("2026.02.28").as_deref(), Some("2026-03-01T00:00:00Z"));
+        for other in ["2026.02.30", "2026.2.28", "2026.02", "x-2026.02.28", "2026.02.28-x", ""] {
+            assert_eq!(end(other), None, "{other}");
+        }
+    }
 }

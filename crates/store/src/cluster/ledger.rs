@@ -1,4 +1,4 @@
-//! The ledger of sends in Redis: one key for each delivery, which expires with the claim window.
+//! The ledger of sends in Redis: one key for each delivery, which expires with the claim window, and for each dead address.
 //!
 //! A claim is as durable as Redis is: with `appendonly yes` an acknowledged claim survives the death of the process, and
 //! `appendfsync always` makes it survive that of the machine. A failover to a replica may lose what was not yet copied; then
@@ -6,13 +6,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ::redis::{Pipeline, Script};
+use ::redis::{Pipeline, Script, cmd};
 use async_trait::async_trait;
 use bytes::Bytes;
-use domain::{DeliveryId, Timestamp};
+use domain::{Address, Channel, DeliveryId, TenantId, Timestamp};
 
 use super::redis::Redis;
-use crate::{Claim, ClaimRequest, Ledger, Settled, StoreError};
+use crate::{Claim, ClaimRequest, Ledger, Settled, StoreError, codec, ledger::GONE};
 
 /// Replaces the value if it begins as expected.
 const TAKE_OVER: &str = "
@@ -36,16 +36,30 @@ for i, key in ipairs(KEYS) do
   end
 end";
 
+/// Replaces the value if it is exactly what is expected.
+const REOPEN: &str = "
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1";
+
+/// Writes a time unless a later one is there; what is there may also be no time, or of another type: then it is replaced.
+const MARK: &str = "
+local value = redis.pcall('GET', KEYS[1])
+local at = type(value) == 'string' and tonumber(value)
+if not at or at <= tonumber(ARGV[1]) then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end";
+
 /// The longest list for one script, which keeps Redis from everything else while it runs.
 const AT_ONCE: usize = 500;
 
-/// Claims in Redis: `c:<owner>:<µs>` while open, `s:<bytes>` when settled.
+/// Claims in Redis: `c:<owner>:<µs>` while open, `s:<bytes>` when settled. Dead addresses: since when, in µs.
 pub(super) struct RedisLedger {
     redis: Arc<Redis>,
     window_ms: u64,
     take_over: Script,
     release: Script,
     settle: Script,
+    reopen: Script,
+    mark: Script,
 }
 
 impl RedisLedger {
@@ -57,11 +71,18 @@ impl RedisLedger {
             take_over: Script::new(TAKE_OVER),
             release: Script::new(RELEASE),
             settle: Script::new(SETTLE),
+            reopen: Script::new(REOPEN),
+            mark: Script::new(MARK),
         }
     }
 
     fn key(&self, delivery: DeliveryId) -> String {
         format!("{}claim:{delivery}", self.redis.prefix)
+    }
+
+    /// Holds a hash instead of the address: keys show up in tools and logs.
+    fn gone_key(&self, tenant: &TenantId, channel: Channel, address: &Address) -> String {
+        format!("{}gone:{tenant}:{}", self.redis.prefix, codec::address_key(channel, address))
     }
 }
 
@@ -107,11 +128,46 @@ impl Ledger for RedisLedger {
         for ends in ends.chunks(AT_ONCE) {
             let mut call = self.settle.arg(self.window_ms);
             for (delivery, end) in ends {
-                call.key(self.key(*delivery)).arg([b"s:", end.0.as_ref()].concat());
+                call.key(self.key(*delivery)).arg(self::end(end));
             }
             self.redis.run(|mut c| async move { call.invoke_async::<()>(&mut c).await }).await?;
         }
         Ok(())
+    }
+
+    async fn reopen(&self, request: &ClaimRequest, settled: &Settled) -> Result<bool, StoreError> {
+        let mut call = self.reopen.key(self.key(request.delivery));
+        call.arg(end(settled)).arg(open(request)).arg(self.window_ms);
+        self.redis.run(|mut c| async move { call.invoke_async(&mut c).await }).await
+    }
+
+    async fn mark_gone(
+        &self,
+        tenant: &TenantId,
+        channel: Channel,
+        address: &Address,
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
+        let kept_ms = u64::try_from(GONE.as_millis()).unwrap_or(u64::MAX);
+        let mut call = self.mark.key(self.gone_key(tenant, channel, address));
+        call.arg(at.as_microsecond()).arg(kept_ms);
+        self.redis.run(|mut c| async move { call.invoke_async::<()>(&mut c).await }).await
+    }
+
+    async fn gone(&self, addresses: &[(TenantId, Channel, Address)]) -> Result<Vec<Option<Timestamp>>, StoreError> {
+        if addresses.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut mget = cmd("MGET");
+        for (tenant, channel, address) in addresses {
+            mget.arg(self.gone_key(tenant, *channel, address));
+        }
+        let values: Vec<Option<Bytes>> = self.redis.run(|mut c| async move { mget.query_async(&mut c).await }).await?;
+        if values.len() != addresses.len() {
+            return Err(StoreError::unavailable("redis", "a value for every address is missing"));
+        }
+        // what is no time says nothing: the provider will, and then it is replaced
+        Ok(values.into_iter().map(|value| parse_time(std::str::from_utf8(&value?).ok()?)).collect())
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -128,6 +184,11 @@ fn open(request: &ClaimRequest) -> String {
     format!("{}{}", open_by(request.owner), request.at.as_microsecond())
 }
 
+/// A claim that has ended.
+fn end(settled: &Settled) -> Vec<u8> {
+    [b"s:", settled.0.as_ref()].concat()
+}
+
 fn parse(delivery: DeliveryId, value: &Bytes) -> Result<Claim, StoreError> {
     if value.starts_with(b"s:") {
         return Ok(Claim::Settled(Settled(value.slice(2..))));
@@ -138,6 +199,9 @@ fn parse(delivery: DeliveryId, value: &Bytes) -> Result<Claim, StoreError> {
 fn parse_open(value: &[u8]) -> Option<Claim> {
     let (owner, at) = std::str::from_utf8(value).ok()?.strip_prefix("c:")?.split_once(':')?;
     let owner = u128::from_str_radix(owner, 16).ok()?;
-    let at = Timestamp::from_microsecond(at.parse().ok()?).ok()?;
-    Some(Claim::Open { owner, at })
+    Some(Claim::Open { owner, at: parse_time(at)? })
+}
+
+fn parse_time(micros: &str) -> Option<Timestamp> {
+    Timestamp::from_microsecond(micros.parse().ok()?).ok()
 }

@@ -1,7 +1,9 @@
 //! The stores of a cluster: Cassandra or ScyllaDB, Redis, Elasticsearch.
 
+mod balance;
 mod cassandra;
 mod deliveries;
+mod devices;
 mod elastic;
 mod ledger;
 mod read_model;
@@ -35,6 +37,8 @@ pub struct ClusterSettings {
     pub index_prefix: String,
     /// How long a claim is kept.
     pub claim_window: Duration,
+    /// How long the indices of a day are kept after it.
+    pub index_retention: Duration,
     /// For one request to a store, and for connecting to it.
     pub timeout: Duration,
 }
@@ -58,7 +62,7 @@ pub async fn connect(settings: &ClusterSettings) -> Result<Stores, StoreError> {
     Ok(Stores {
         users: Arc::new(users::ClusterUsers::new(cassandra, Arc::clone(&redis)).await?),
         ledger: Arc::new(ledger::RedisLedger::new(redis, settings.claim_window)),
-        deliveries: Arc::new(deliveries::ElasticDeliveries::new(elastic)),
+        deliveries: Arc::new(deliveries::ElasticDeliveries::new(elastic, settings.index_retention)),
     })
 }
 

@@ -1,7 +1,9 @@
-//! The record of users in Cassandra: a row for each user whose columns are each won by the latest write.
+//! The record of users in Cassandra: a row for each user whose columns are each won by the latest write, and their devices.
 
-use domain::{Preferences, Timestamp, User};
-use futures::{StreamExt, TryStreamExt, stream};
+use std::sync::Arc;
+
+use domain::{Device, Preferences, Timestamp, User};
+use futures::{StreamExt, TryStreamExt, future::try_join, stream};
 use scylla::{
     DeserializeRow,
     statement::{
@@ -10,11 +12,17 @@ use scylla::{
     },
 };
 
-use super::cassandra::Cassandra;
-use crate::{Change, HistoryEntry, StoreError, UserKey, codec};
+use super::{
+    cassandra::Cassandra,
+    devices::{Devices, Kept},
+};
+use crate::{Change, HistoryEntry, StoreError, UserKey, codec, roster::Roster};
 
-/// How many rows are read at the same time.
+/// How many users are read at the same time.
 const CONCURRENCY: usize = 64;
+
+/// How often a change of a user's devices is tried when others get in before it.
+const SWAPS: usize = 100;
 
 const READ: &str = "SELECT profile, profile_at, preferences, preferences_at, initial, offered, deleted_at, \
      WRITETIME(profile) AS profile_stamp, WRITETIME(preferences) AS preferences_stamp, \
@@ -65,11 +73,23 @@ pub(super) struct Stored {
     profile: Written,
     preferences: Written,
     deletion: Written,
+    kept: Kept,
 }
 
-/// The tables `users` and `preference_history`.
+/// A change of a user's devices that was made.
+pub(super) struct Changed<T> {
+    /// What the change says of itself.
+    pub(super) result: T,
+    /// What is left.
+    pub(super) roster: Roster,
+    /// What went.
+    pub(super) lost: Vec<Device>,
+}
+
+/// The tables `users` and `preference_history`, and those of the devices.
 pub(super) struct Record {
-    cassandra: Cassandra,
+    cassandra: Arc<Cassandra>,
+    pub(super) devices: Devices,
     read: PreparedStatement,
     create: PreparedStatement,
     update: PreparedStatement,
@@ -86,7 +106,9 @@ impl Record {
         prefer_and_note.append_statement(cassandra.prepare(PREFER).await?);
         prefer_and_note.append_statement(cassandra.prepare(NOTE).await?);
         prefer_and_note.set_is_idempotent(true);
+        let cassandra = Arc::new(cassandra);
         Ok(Self {
+            devices: Devices::new(Arc::clone(&cassandra)).await?,
             read: cassandra.prepare(READ).await?,
             create: cassandra.prepare(CREATE).await?,
             update: cassandra.prepare(UPDATE).await?,
@@ -99,11 +121,16 @@ impl Record {
 
     /// One user.
     pub(super) async fn read(&self, key: &UserKey) -> Result<Stored, StoreError> {
+        let (row, kept) = try_join(self.row(key), self.devices.read(key)).await?;
+        stored(key, row, kept)
+    }
+
+    async fn row(&self, key: &UserKey) -> Result<Row, StoreError> {
         let session = &self.cassandra.session;
         let found = session.execute_unpaged(&self.read, (key.tenant.as_str(), key.user.as_str())).await;
         let rows = found.map_err(|e| self.cassandra.failed(&e))?.into_rows_result();
         let row = rows.map_err(|e| self.cassandra.failed(&e))?.maybe_first_row::<Row>();
-        stored(key, row.map_err(|e| self.cassandra.failed(&e))?.unwrap_or_default())
+        Ok(row.map_err(|e| self.cassandra.failed(&e))?.unwrap_or_default())
     }
 
     /// Many users, concurrently, in order.
@@ -114,7 +141,8 @@ impl Record {
 
     /// Writes the profile over what was `there`, and what preferences the user came with: as `initial` too if nobody was.
     pub(super) async fn put(&self, user: &User, at: Timestamp, there: &Stored) -> Result<(), StoreError> {
-        let (profile, preferences) = (codec::encode_profile(user), codec::encode_preferences(&user.preferences));
+        let profile = codec::encode_profile(user, there.user.as_ref());
+        let preferences = codec::encode_preferences(&user.preferences);
         let (at, tenant, id) = (at.as_microsecond(), user.tenant.as_str(), user.id.as_str());
         let stamp = stamp(at, [there.profile, there.deletion]);
         let session = &self.cassandra.session;
@@ -152,6 +180,26 @@ impl Record {
         done.map(drop).map_err(|e| self.cassandra.failed(&e))
     }
 
+    /// Changes a user's devices, one change at a time; `None`, and nothing is written, where `change` says so.
+    pub(super) async fn change_devices<T>(
+        &self,
+        key: &UserKey,
+        change: impl Fn(Option<&User>, &mut Roster) -> Option<T>,
+    ) -> Result<Option<Changed<T>>, StoreError> {
+        for _ in 0..SWAPS {
+            let there = self.read(key).await?;
+            let mut roster = there.roster()?;
+            let Some(result) = change(there.user.as_ref(), &mut roster) else { return Ok(None) };
+            let unchanged = roster == there.kept.roster;
+            if unchanged || self.devices.swap(key, &there.kept, &roster, there.user.is_none()).await? {
+                let lost = |d: &Device| roster.get(d.id).is_none();
+                let lost = there.kept.roster.devices.into_iter().filter(lost).collect();
+                return Ok(Some(Changed { result, roster, lost }));
+            }
+        }
+        Err(StoreError::unavailable("cassandra", "too many change the devices of one user at once"))
+    }
+
     /// Changes of preferences, the latest first.
     pub(super) async fn history(&self, key: &UserKey, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
         let limit = i32::try_from(limit).unwrap_or(i32::MAX);
@@ -179,6 +227,17 @@ impl Record {
     }
 }
 
+impl Stored {
+    /// What counts of what is kept: a deletion may not have got as far as the devices.
+    fn roster(&self) -> Result<Roster, StoreError> {
+        let mut roster = self.kept.roster.clone();
+        if let (Some(deleted), _) = self.deletion {
+            roster.erase(time(deleted)?);
+        }
+        Ok(roster)
+    }
+}
+
 /// The time to write with: that of the change. Of two writes with one time Cassandra would keep the greater value; so that
 /// the later call wins, it is written a microsecond after what is there, unless that is of a later change.
 fn stamp<const N: usize>(at: i64, there: [Written; N]) -> i64 {
@@ -188,27 +247,33 @@ fn stamp<const N: usize>(at: i64, there: [Written; N]) -> i64 {
 
 /// The row as a user. There is one if there is a profile; of the preferences, what the user said counts, then what they
 /// came with, then what the latest `put` offered (all that is left when a deletion arrives after a later `put`).
-fn stored(key: &UserKey, row: Row) -> Result<Stored, StoreError> {
-    // A deletion leaves columns without a stamp of their own. So none of these numbers ever falls, and nor does their sum.
+fn stored(key: &UserKey, row: Row, kept: Kept) -> Result<Stored, StoreError> {
+    // A deletion leaves columns without a stamp of their own. So none of these numbers ever falls, and nor does their sum; the
+    // two tables are not read at one moment, but whoever reads them last has the highest of each.
     let last = |stamp: Option<i64>| u64::try_from(stamp.max(row.deleted_stamp).unwrap_or(0)).unwrap_or(0);
     let columns = [row.profile_stamp, row.preferences_stamp, row.initial_stamp, row.offered_stamp];
     let mut stored = Stored {
-        version: columns.into_iter().map(last).sum(),
+        version: columns.into_iter().map(last).sum::<u64>() + u64::try_from(kept.revision.unwrap_or(0)).unwrap_or(0),
         user: None,
         profile: (row.profile_at, row.profile_stamp),
         preferences: (row.preferences_at, row.preferences_stamp),
         deletion: (row.deleted_at, row.deleted_stamp),
+        kept,
     };
     let Some(profile) = row.profile else { return Ok(stored) };
-    let codec::Profile { locale, time_zone, contacts } = codec::decode_profile(&profile).map_err(unreadable)?;
+    let profile_at = time(row.profile_at.unwrap_or(0))?;
+    let codec::Profile { locale, time_zone, contacts } =
+        codec::decode_profile(&profile, profile_at).map_err(unreadable)?;
     let preferences = row.preferences.or(row.initial).or(row.offered);
     let preferences = preferences.map(|p| codec::decode_preferences(&p)).transpose().map_err(unreadable)?;
+    let roster = stored.roster()?;
     stored.user = Some(User {
         tenant: key.tenant.clone(),
         id: key.user.clone(),
         locale,
         time_zone,
-        contacts,
+        contacts: roster.visible(contacts),
+        devices: roster.devices,
         preferences: preferences.unwrap_or_default(),
         updated_at: time(row.profile_at.max(row.preferences_at).unwrap_or(0))?,
     });

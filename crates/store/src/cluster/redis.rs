@@ -93,9 +93,11 @@ impl Redis {
     }
 
     fn describe(&self, e: &RedisError) -> StoreError {
-        let wrong = e.code() == Some("WRONGTYPE") || e.kind() == ErrorKind::UnexpectedReturnType;
-        if wrong {
-            StoreError::corrupt(STORE, e.category())
+        // one for each command of a pipeline that failed
+        let errors = e.clone().into_server_errors();
+        let foreign = errors.is_some_and(|errors| errors.iter().any(|(_, e)| e.code() == "WRONGTYPE"));
+        if foreign || e.kind() == ErrorKind::UnexpectedReturnType {
+            StoreError::corrupt(STORE, "a value of another type lies at a key of ours")
         } else {
             StoreError::unavailable(STORE, format!("{}: {e}", self.address))
         }

@@ -4,11 +4,11 @@
 //! order they arrive, and a deletion beats every older write. (A write with the very time of the one before it is stamped a
 //! microsecond later.) A user exists if there is a profile. Whether a `put` is the first one is read before it is written,
 //! which two writers may do at once; so what it brings along goes into a column of its own, and can never replace what the
-//! user has said in `preferences` meanwhile. No lightweight transaction is needed.
+//! user has said in `preferences` meanwhile. No lightweight transaction is needed, but for devices: see `devices.rs`.
 //!
-//! **The read model follows before a write is answered.** A write goes to the record, reads the whole row back (both at
-//! `LOCAL_QUORUM`), and then sets the copy in Redis unless that one is newer. The version of a row is the sum of its columns'
-//! times, none of which ever falls.
+//! **The read model follows before a write is answered.** A write goes to the record, reads all of the user back (both at
+//! `LOCAL_QUORUM`), and then sets the copy in Redis unless that one is newer. The version of a user is the sum of the row's
+//! columns' times and of the number of changes of their devices, none of which ever falls.
 //! - *Two writers:* whoever reads back last sees both writes, so its version is the highest and its copy stays, whichever
 //!   reaches Redis last.
 //! - *A lookup that fills a miss while somebody writes:* it may have read the row before the write, but its copy then has a
@@ -21,10 +21,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use domain::{Preferences, User};
+use domain::{Address, Channel, Device, DeviceId, Preferences, TenantId, Timestamp, User};
 
 use super::{cassandra::Cassandra, read_model::ReadModel, record::Record, redis::Redis};
-use crate::{Change, HistoryEntry, StoreError, UserKey, Users};
+use crate::{Change, HistoryEntry, StoreError, UserKey, Users, roster::Roster};
 
 /// Users in Cassandra and Redis.
 pub(super) struct ClusterUsers {
@@ -42,6 +42,21 @@ impl ClusterUsers {
     /// one that got no further than the record.
     async fn publish(&self, key: &UserKey) -> Result<(), StoreError> {
         self.read_model.replace(key, &self.record.read(key).await?).await
+    }
+
+    /// Takes a device from everyone but who registered it last.
+    async fn settle_owner(&self, tenant: &TenantId, device: DeviceId) -> Result<(), StoreError> {
+        let claims = self.record.devices.claims(tenant, device).await?;
+        let Some(owner) = claims.iter().max_by_key(|claim| (claim.at, &claim.user)) else { return Ok(()) };
+        for claim in claims.iter().filter(|claim| claim.user != owner.user) {
+            let loser = UserKey { tenant: tenant.clone(), user: claim.user.clone() };
+            let lose = |user: Option<&User>, roster: &mut Roster| user.map(|_| roster.remove(device, owner.at));
+            self.record.change_devices(&loser, lose).await?;
+            self.publish(&loser).await?;
+            // last, so that whoever repeats this after a crash finds the claim and does all of it
+            self.record.devices.unclaim_until(&loser, device, claim.at).await?;
+        }
+        Ok(())
     }
 }
 
@@ -69,11 +84,71 @@ impl Users for ClusterUsers {
         Ok(true)
     }
 
+    async fn put_device(
+        &self,
+        key: &UserKey,
+        device: &Device,
+        replaces: Option<DeviceId>,
+        max: usize,
+        change: &Change,
+    ) -> Result<Option<Vec<Device>>, StoreError> {
+        if self.record.read(key).await?.user.is_none() {
+            return Ok(None);
+        }
+        let devices = &self.record.devices;
+        // first, so that whoever has a device has a claim to it, also after a crash
+        devices.claim(key, device.id, change.at).await?;
+        let put = |user: Option<&User>, roster: &mut Roster| user.map(|_| roster.put(device, replaces, max, change.at));
+        let Some(changed) = self.record.change_devices(key, put).await? else {
+            devices.unclaim_until(key, device.id, change.at).await?;
+            return Ok(None);
+        };
+        self.settle_owner(&key.tenant, device.id).await?;
+        self.publish(key).await?;
+        devices.unclaim(key, &changed.lost).await?;
+        if changed.roster.get(device.id).is_none() {
+            devices.unclaim_until(key, device.id, change.at).await?;
+        }
+        Ok(Some(changed.result))
+    }
+
+    async fn delete_device(&self, key: &UserKey, device: DeviceId, change: &Change) -> Result<bool, StoreError> {
+        let remove = |user: Option<&User>, roster: &mut Roster| user.map(|_| roster.remove(device, change.at));
+        let Some(changed) = self.record.change_devices(key, remove).await? else { return Ok(false) };
+        self.publish(key).await?;
+        self.record.devices.unclaim_until(key, device, change.at).await?;
+        Ok(changed.result)
+    }
+
+    async fn address_gone(
+        &self,
+        key: &UserKey,
+        channel: Channel,
+        address: &Address,
+        gone_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let go = |user: Option<&User>, roster: &mut Roster| {
+            user.map(|user| roster.gone(&user.contacts, channel, address, gone_at))
+        };
+        let Some(changed) = self.record.change_devices(key, go).await? else { return Ok(false) };
+        self.publish(key).await?;
+        self.record.devices.unclaim(key, &changed.lost).await?;
+        Ok(changed.result)
+    }
+
     async fn delete(&self, key: &UserKey, change: &Change) -> Result<bool, StoreError> {
         let there = self.record.read(key).await?;
         // also when nobody is there: an older write may still be on its way
         self.record.erase(key, change.at, &there).await?;
+        let erase = |_: Option<&User>, roster: &mut Roster| {
+            roster.erase(change.at);
+            Some(())
+        };
+        let changed = self.record.change_devices(key, erase).await?;
         self.publish(key).await?;
+        if let Some(changed) = changed {
+            self.record.devices.unclaim(key, &changed.lost).await?;
+        }
         Ok(there.user.is_some())
     }
 

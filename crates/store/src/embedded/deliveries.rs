@@ -1,22 +1,30 @@
 //! The search index in `index.db`.
 
-use std::{path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    path::Path,
+    time::Duration,
+};
 
 use async_trait::async_trait;
-use domain::{DeliveryStatus, NotificationId, NotificationStatus, Status, TenantId};
+use domain::{Channel, DeliveryStatus, NotificationId, NotificationStatus, State, Status, TenantId, Timestamp};
 use rusqlite::{
     Connection, ErrorCode, OptionalExtension as _, Row, Transaction, params, params_from_iter, types::Value,
 };
 use uuid::Uuid;
 
-use super::file::{File, cutoff, give_space_back, parsed, slice};
+use super::file::{File, cutoff, cutoff_at, give_space_back, parsed, slice};
 use crate::{
-    Deliveries, DeliveryQuery, Document, IndexError, NotificationView, Page, StoreError, codec, cursor::Cursor,
+    Balance, Deliveries, DeliveryQuery, Document, IndexError, NotificationView, Page, StoreError, codec,
+    cursor::Cursor, words,
 };
 
 /// Times are in microseconds; `body` is the whole document. The indexes hold all that can be filtered by, so that a rare
-/// state is found without reading the documents in between.
-const STEPS: &[&str] = &["
+/// state is found without reading the documents in between. `delivery_words` has a row for each delivery, by `n`;
+/// `words_hash` is that of what it holds.
+const STEPS: &[&str] = &[
+    "
     CREATE TABLE notification (
         id BLOB PRIMARY KEY,
         tenant TEXT NOT NULL,
@@ -42,7 +50,54 @@ const STEPS: &[&str] = &["
     CREATE INDEX delivery_by_user ON delivery (tenant, user, accepted_at, id, state, reason, category, channel);
     CREATE INDEX delivery_by_notification ON delivery (tenant, notification, accepted_at, id);
     CREATE INDEX delivery_by_age ON delivery (updated_at);
-"];
+",
+    // a table whose numbers stay when the file is copied: `delivery_words` refers to them
+    r#"
+    ALTER TABLE notification ADD COLUMN recipients INTEGER NOT NULL DEFAULT 0;
+    UPDATE notification SET recipients = json_extract(body, '$.recipients');
+    CREATE INDEX notification_by_tenant ON notification (tenant, accepted_at, recipients);
+    CREATE TABLE numbered (
+        n INTEGER PRIMARY KEY,
+        id BLOB NOT NULL UNIQUE,
+        tenant TEXT NOT NULL,
+        notification BLOB NOT NULL,
+        user TEXT,
+        channel TEXT NOT NULL,
+        category TEXT,
+        state TEXT NOT NULL,
+        reason TEXT,
+        accepted_at INTEGER NOT NULL,
+        updated_at INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        body TEXT NOT NULL,
+        template TEXT,
+        provider TEXT,
+        leads INTEGER NOT NULL,
+        words_hash INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO numbered SELECT rowid, *, NULL, NULL, 0, 0 FROM delivery;
+    UPDATE numbered SET leads = 1 WHERE n IN
+        (SELECT min(n) FROM numbered GROUP BY tenant, notification, json_extract(body, '$.recipient'));
+    DROP TABLE delivery;
+    ALTER TABLE numbered RENAME TO delivery;
+    CREATE INDEX delivery_by_tenant ON delivery
+        (tenant, accepted_at, id, state, reason, category, channel, provider, template, leads);
+    CREATE INDEX delivery_by_user ON delivery
+        (tenant, user, accepted_at, id, state, reason, category, channel, provider, template);
+    CREATE INDEX delivery_by_notification ON delivery (tenant, notification, accepted_at, id);
+    CREATE INDEX delivery_by_age ON delivery (updated_at);
+    CREATE VIRTUAL TABLE delivery_words USING fts5
+        (tenant, words, content='', contentless_delete=1, tokenize="unicode61 remove_diacritics 0 tokenchars '-'");
+    CREATE TRIGGER delivery_forgotten AFTER DELETE ON delivery BEGIN
+        DELETE FROM delivery_words WHERE rowid = OLD.n;
+    END;
+    INSERT INTO delivery_words (rowid, tenant, words) SELECT n, tenant, replace(concat_ws(' ',
+        json_extract(body, '$.id'), json_extract(body, '$.notification'), user, category,
+        (SELECT group_concat(value, ' ') FROM json_each(body, '$.metadata')),
+        (SELECT group_concat(json_extract(value, '$.attempt.answer'), ' ') FROM json_each(body, '$.history'))
+    ), '-', ' ') FROM delivery;
+"#,
+];
 
 /// Most deliveries that are shown with their notification.
 const SHOWN: i64 = 10_000;
@@ -103,6 +158,9 @@ impl Deliveries for EmbeddedDeliveries {
         limit: usize,
     ) -> Result<Option<Page>, StoreError> {
         let Ok(after) = cursor.map(|text| Cursor::parse(text).ok_or(())).transpose() else { return Ok(None) };
+        if query.q.as_deref().is_some_and(|q| words::asked(q).is_empty()) {
+            return Ok(Some(Page { items: Vec::new(), next_cursor: None }));
+        }
         let limit = limit.clamp(1, PAGE);
         let (sql, values) = select(tenant, query, after, limit);
         let job = move |db: &Connection| {
@@ -114,6 +172,25 @@ impl Deliveries for EmbeddedDeliveries {
         items.truncate(limit);
         let next_cursor = items.last().filter(|_| more).map(|last| Cursor::of(last).text());
         Ok(Some(Page { items, next_cursor }))
+    }
+
+    async fn balance(&self, tenant: Option<&TenantId>, until: Timestamp) -> Result<Vec<Balance>, StoreError> {
+        // older ones are pruned: a notification before its deliveries
+        let (since, until) = (cutoff(self.retention), until.as_microsecond());
+        let tenant = tenant.map(|tenant| tenant.as_str().to_owned());
+        self.file.read(move |db| balance(db, tenant.as_deref(), since, until)).await
+    }
+
+    async fn prune(&self, now: Timestamp) -> Result<Vec<String>, StoreError> {
+        let before = cutoff_at(now, self.retention);
+        let mut pruned = 0;
+        loop {
+            match self.file.write(move |tx| prune(tx, before, PAGE)).await? {
+                0 if pruned == 0 => return Ok(Vec::new()),
+                0 => return Ok(vec![format!("index.db: {pruned} documents")]),
+                some => pruned += some,
+            }
+        }
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -129,7 +206,7 @@ fn index(tx: &Transaction<'_>, document: &Document) -> rusqlite::Result<Result<(
         Status::Delivery(d) => put_delivery(tx, d, &body),
     };
     match written {
-        Ok(_) => Ok(Ok(())),
+        Ok(()) => Ok(Ok(())),
         Err(rusqlite::Error::SqliteFailure(f, detail))
             if matches!(f.code, ErrorCode::ConstraintViolation | ErrorCode::TooBig) =>
         {
@@ -139,20 +216,24 @@ fn index(tx: &Transaction<'_>, document: &Document) -> rusqlite::Result<Result<(
     }
 }
 
-fn put_notification(tx: &Transaction<'_>, n: &NotificationStatus, body: &str) -> rusqlite::Result<usize> {
-    let sql = "INSERT INTO notification VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
-    let row = params![n.id.0.into_bytes(), n.tenant.as_str(), n.accepted_at.as_microsecond(), body];
-    tx.prepare_cached(sql)?.execute(row)
+fn put_notification(tx: &Transaction<'_>, n: &NotificationStatus, body: &str) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO notification (id, tenant, accepted_at, body, recipients) VALUES (?1, ?2, ?3, ?4, ?5) \
+               ON CONFLICT DO NOTHING";
+    let row = params![n.id.0.into_bytes(), n.tenant.as_str(), n.accepted_at.as_microsecond(), body, n.recipients];
+    tx.prepare_cached(sql)?.execute(row).map(|_| ())
 }
 
-fn put_delivery(tx: &Transaction<'_>, d: &DeliveryStatus, body: &str) -> rusqlite::Result<usize> {
-    let sql = "INSERT INTO delivery VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) \
+fn put_delivery(tx: &Transaction<'_>, d: &DeliveryStatus, body: &str) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO delivery (id, tenant, notification, user, channel, category, state, reason, accepted_at, \
+               updated_at, version, body, template, provider, leads, words_hash) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, 0) \
                ON CONFLICT DO UPDATE SET tenant = excluded.tenant, notification = excluded.notification, \
                user = excluded.user, channel = excluded.channel, category = excluded.category, \
                state = excluded.state, reason = excluded.reason, accepted_at = excluded.accepted_at, \
-               updated_at = excluded.updated_at, version = excluded.version, body = excluded.body \
-               WHERE excluded.version > version";
-    tx.prepare_cached(sql)?.execute(params![
+               updated_at = excluded.updated_at, version = excluded.version, body = excluded.body, \
+               template = excluded.template, provider = excluded.provider, leads = excluded.leads \
+               WHERE excluded.version > version RETURNING n, words_hash";
+    let row = params![
         d.id.0.into_bytes(),
         d.tenant.as_str(),
         d.notification.0.into_bytes(),
@@ -165,7 +246,31 @@ fn put_delivery(tx: &Transaction<'_>, d: &DeliveryStatus, body: &str) -> rusqlit
         d.updated_at.as_microsecond(),
         i64::try_from(d.version()).unwrap_or(i64::MAX),
         body,
-    ])
+        d.template,
+        d.provider,
+        d.leads,
+    ];
+    let written = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    match tx.prepare_cached(sql)?.query_row(row, written).optional()? {
+        Some((n, known)) => put_words(tx, d, n, known),
+        // a newer version is there
+        None => Ok(()),
+    }
+}
+
+/// Only when they have changed: most steps of a delivery add none.
+fn put_words(tx: &Transaction<'_>, d: &DeliveryStatus, n: i64, known: i64) -> rusqlite::Result<()> {
+    let words: Vec<_> = words::of(d).into_iter().collect();
+    let words = words.join(" ");
+    let mut hasher = DefaultHasher::new();
+    words.hash(&mut hasher);
+    let hash = hasher.finish().cast_signed();
+    if hash == known {
+        return Ok(());
+    }
+    let sql = "INSERT OR REPLACE INTO delivery_words (rowid, tenant, words) VALUES (?1, ?2, ?3)";
+    tx.prepare_cached(sql)?.execute(params![n, d.tenant.as_str(), words])?;
+    tx.prepare_cached("UPDATE delivery SET words_hash = ?2 WHERE n = ?1")?.execute([n, hash]).map(|_| ())
 }
 
 fn notification(row: &Row<'_>) -> rusqlite::Result<NotificationStatus> {
@@ -193,6 +298,7 @@ fn select(tenant: &TenantId, query: &DeliveryQuery, after: Option<Cursor>, limit
     let mut sql = format!("SELECT body FROM delivery INDEXED BY {index} WHERE tenant = ?");
     let mut values = vec![Value::from(tenant.as_str().to_owned())];
     let text = |value: &str| Value::from(value.to_owned());
+    let key = query.template.as_deref().filter(|t| !t.contains('@'));
     let filters = [
         (" AND user = ?", query.user.as_ref().map(|u| text(u.as_str()))),
         (" AND notification = ?", query.notification.map(|n| blob(n.0))),
@@ -200,6 +306,15 @@ fn select(tenant: &TenantId, query: &DeliveryQuery, after: Option<Cursor>, limit
         (" AND state = ?", query.state.map(|s| text(s.as_str()))),
         (" AND reason = ?", query.reason.map(|r| text(r.as_str()))),
         (" AND category = ?", query.category.as_ref().map(|c| text(c.as_str()))),
+        (" AND provider = ?", query.provider.as_deref().map(text)),
+        (" AND template = ?", query.template.as_deref().filter(|t| t.contains('@')).map(text)),
+        (" AND template >= ?", key.as_ref().map(|key| text(&format!("{key}@")))),
+        // the character after `@`
+        (" AND template < ?", key.as_ref().map(|key| text(&format!("{key}A")))),
+        (
+            " AND n IN (SELECT rowid FROM delivery_words WHERE delivery_words MATCH ?)",
+            query.q.as_deref().map(|q| text(&question(tenant, q))),
+        ),
         (" AND accepted_at >= ?", query.since.map(|t| t.as_microsecond().into())),
         (" AND accepted_at < ?", query.until.map(|t| t.as_microsecond().into())),
     ];
@@ -218,21 +333,65 @@ fn select(tenant: &TenantId, query: &DeliveryQuery, after: Option<Cursor>, limit
     (sql, values)
 }
 
+/// The tenant is a word, too, so that what others have is not even counted.
+fn question(tenant: &TenantId, q: &str) -> String {
+    let words = words::asked(q).into_iter().map(|word| format!(" AND words : \"{word}\""));
+    format!("tenant : \"{tenant}\"{}", words.collect::<String>())
+}
+
+fn balance(db: &Connection, tenant: Option<&str>, since: i64, until: i64) -> rusqlite::Result<Vec<Balance>> {
+    let mut balances = BTreeMap::<TenantId, Balance>::new();
+    let whose = if tenant.is_some() { "tenant = ?3" } else { "?3 IS NULL" };
+    let filter = format!("accepted_at >= ?1 AND accepted_at < ?2 AND {whose}");
+    let mut sums = db.prepare_cached(&format!(
+        "SELECT tenant, sum(recipients) FROM notification INDEXED BY notification_by_tenant WHERE {filter} \
+         GROUP BY tenant"
+    ))?;
+    let mut rows = sums.query(params![since, until, tenant])?;
+    while let Some(row) = rows.next()? {
+        of(&mut balances, row)?.recipients = count(row, 1)?;
+    }
+    let mut counts = db.prepare_cached(&format!(
+        "SELECT tenant, channel, state, count(*), sum(leads) FROM delivery INDEXED BY delivery_by_tenant \
+         WHERE {filter} GROUP BY tenant, channel, state"
+    ))?;
+    let mut rows = counts.query(params![since, until, tenant])?;
+    while let Some(row) = rows.next()? {
+        let channel = parsed(Channel::parse(row.get_ref(1)?.as_str()?))?;
+        let state = parsed(State::parse(row.get_ref(2)?.as_str()?))?;
+        let balance = of(&mut balances, row)?;
+        balance.decided += count(row, 4)?;
+        balance.channels.entry(channel).or_default().insert(state, count(row, 3)?);
+    }
+    Ok(balances.into_values().collect())
+}
+
+fn of<'a>(balances: &'a mut BTreeMap<TenantId, Balance>, row: &Row<'_>) -> rusqlite::Result<&'a mut Balance> {
+    let tenant = parsed(TenantId::parse(row.get_ref(0)?.as_str()?))?;
+    Ok(balances.entry(tenant.clone()).or_insert_with(|| Balance::empty(tenant)))
+}
+
+fn count(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    Ok(row.get::<_, i64>(column)?.max(0).unsigned_abs())
+}
+
 fn blob(id: Uuid) -> Value {
     Value::Blob(id.as_bytes().to_vec())
 }
 
-/// Rows to drop are found by age.
-fn prune(tx: &Transaction<'_>, before: i64, written: usize) -> rusqlite::Result<()> {
+/// Rows to drop are found by age; how many went.
+fn prune(tx: &Transaction<'_>, before: i64, written: usize) -> rusqlite::Result<usize> {
+    let mut pruned = 0;
     for sql in [
         "DELETE FROM delivery WHERE rowid IN \
          (SELECT rowid FROM delivery WHERE updated_at < ?1 ORDER BY updated_at LIMIT ?2)",
         "DELETE FROM notification WHERE rowid IN \
          (SELECT rowid FROM notification WHERE accepted_at < ?1 ORDER BY accepted_at LIMIT ?2)",
     ] {
-        tx.prepare_cached(sql)?.execute([before, slice(written)])?;
+        pruned += tx.prepare_cached(sql)?.execute([before, slice(written)])?;
     }
-    give_space_back(tx, written)
+    give_space_back(tx, written)?;
+    Ok(pruned)
 }
 
 #[cfg(test)]

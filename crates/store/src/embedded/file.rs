@@ -106,8 +106,13 @@ pub(super) fn time(us: i64) -> rusqlite::Result<Timestamp> {
 
 /// The time before which everything has been kept for long enough, in microseconds.
 pub(super) fn cutoff(kept_for: Duration) -> i64 {
+    cutoff_at(Timestamp::now(), kept_for)
+}
+
+/// The same as of `now`.
+pub(super) fn cutoff_at(now: Timestamp, kept_for: Duration) -> i64 {
     let us = i64::try_from(kept_for.as_micros()).unwrap_or(i64::MAX);
-    Timestamp::now().as_microsecond().saturating_sub(us)
+    now.as_microsecond().saturating_sub(us)
 }
 
 /// Rows to prune, or free pages to give back, along with a write of `written` rows: more than come in, so that it catches up,

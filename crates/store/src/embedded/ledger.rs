@@ -3,14 +3,16 @@
 use std::{path::Path, time::Duration};
 
 use async_trait::async_trait;
-use domain::{DeliveryId, Timestamp};
-use rusqlite::{Row, Transaction, params};
+use domain::{Address, Channel, DeliveryId, TenantId, Timestamp};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
 use super::file::{File, cutoff, give_space_back, slice, time};
-use crate::{Claim, ClaimRequest, Ledger, Settled, StoreError};
+use crate::{Claim, ClaimRequest, Ledger, Settled, StoreError, codec, ledger::GONE};
 
-/// `kept_from` counts by this machine's clock, in microseconds; `settled` is null while the claim is open.
-const STEPS: &[&str] = &["
+/// `kept_from` counts by this machine's clock, in microseconds; `settled` is null while the claim is open; `address` is the
+/// channel with a hash.
+const STEPS: &[&str] = &[
+    "
     CREATE TABLE claim (
         delivery BLOB PRIMARY KEY,
         owner BLOB NOT NULL,
@@ -19,7 +21,18 @@ const STEPS: &[&str] = &["
         settled BLOB
     ) STRICT;
     CREATE INDEX claim_by_age ON claim (kept_from);
-"];
+",
+    "
+    CREATE TABLE gone (
+        tenant TEXT NOT NULL,
+        address TEXT NOT NULL,
+        at INTEGER NOT NULL,
+        kept_from INTEGER NOT NULL,
+        PRIMARY KEY (tenant, address)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX gone_by_age ON gone (kept_from);
+",
+];
 
 pub(super) struct EmbeddedLedger {
     file: File,
@@ -72,6 +85,50 @@ impl Ledger for EmbeddedLedger {
             ends.iter().try_for_each(|(delivery, end)| settle(tx, *delivery, end))
         };
         self.file.write(job).await
+    }
+
+    async fn reopen(&self, request: &ClaimRequest, settled: &Settled) -> Result<bool, StoreError> {
+        let (request, settled) = (request.clone(), settled.clone());
+        let job = move |tx: &Transaction<'_>| {
+            let sql = "UPDATE claim SET owner = ?1, at = ?2, kept_from = ?3, settled = NULL \
+                       WHERE delivery = ?4 AND settled = ?5";
+            let at = request.at.as_microsecond();
+            let row = params![owner(request.owner), at, now(), key(request.delivery), &*settled.0];
+            Ok(tx.prepare_cached(sql)?.execute(row)? == 1)
+        };
+        self.file.write(job).await
+    }
+
+    async fn mark_gone(
+        &self,
+        tenant: &TenantId,
+        channel: Channel,
+        address: &Address,
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
+        let (tenant, address) = (tenant.clone(), codec::address_key(channel, address));
+        let before = cutoff(GONE);
+        let job = move |tx: &Transaction<'_>| {
+            let sql = "DELETE FROM gone WHERE (tenant, address) IN \
+                       (SELECT tenant, address FROM gone WHERE kept_from < ?1 ORDER BY kept_from LIMIT ?2)";
+            tx.prepare_cached(sql)?.execute([before, slice(1)])?;
+            let sql = "INSERT INTO gone VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET \
+                       at = excluded.at, kept_from = excluded.kept_from WHERE excluded.at >= at";
+            tx.prepare_cached(sql)?.execute(params![tenant.as_str(), address, at.as_microsecond(), now()])
+        };
+        self.file.write(job).await.map(|_| ())
+    }
+
+    async fn gone(&self, addresses: &[(TenantId, Channel, Address)]) -> Result<Vec<Option<Timestamp>>, StoreError> {
+        let asked: Vec<_> = addresses.iter().map(|(t, c, a)| (t.clone(), codec::address_key(*c, a))).collect();
+        let before = cutoff(GONE);
+        let job = move |db: &Connection| {
+            let sql = "SELECT at FROM gone WHERE tenant = ?1 AND address = ?2 AND kept_from >= ?3";
+            let mut find = db.prepare_cached(sql)?;
+            let at = |row: &Row<'_>| time(row.get(0)?);
+            asked.iter().map(|(t, a)| find.query_row(params![t.as_str(), a, before], at).optional()).collect()
+        };
+        self.file.read(job).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

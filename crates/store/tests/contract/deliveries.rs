@@ -6,7 +6,7 @@ use domain::{
     Attempt, CategoryKey, Channel, ChannelType, DeliveryId, DeliveryStatus, History, NotificationId,
     NotificationStatus, Outcome, Priority, Reason, Selector, State, Status, TenantId, UserId,
 };
-use store::{Deliveries, DeliveryQuery, NotificationView, Page};
+use store::{Balance, Deliveries, DeliveryQuery, NotificationView, Page};
 use uuid::Uuid;
 
 use crate::{at, eventually, tenant};
@@ -21,6 +21,7 @@ fn notification(tenant: &TenantId) -> NotificationStatus {
         channels: vec![Selector::Channel(Channel::Webhook)],
         accepted_at: at(0),
         expires_at: None,
+        template: None,
         metadata: BTreeMap::new(),
     }
 }
@@ -43,6 +44,9 @@ fn delivery(tenant: &TenantId, notification: NotificationId, accepted: i64, stat
         priority: Priority::default(),
         state: *states.last().expect("a state"),
         reason: None,
+        template: None,
+        provider: None,
+        leads: true,
         accepted_at: at(accepted),
         updated_at: history.last().expect("a step").at,
         metadata: BTreeMap::new(),
@@ -96,6 +100,7 @@ pub async fn a_document_comes_back_whole(store: &dyn Deliveries) {
         priority: Priority::parse(10).expect("a priority"),
         channels: vec![Selector::Channel(Channel::Webhook), Selector::Type(ChannelType::Chat)],
         expires_at: Some(at(5_000_000_000)),
+        template: Some("order-shipped@3".into()),
         metadata: metadata.clone(),
         ..notification(&tenant)
     };
@@ -115,6 +120,9 @@ pub async fn a_document_comes_back_whole(store: &dyn Deliveries) {
         priority: full.priority,
         state: State::Failed,
         reason: Some(Reason::RetriesExhausted),
+        template: Some("order-shipped@3".into()),
+        provider: Some("webhook".into()),
+        leads: false,
         updated_at: at(4),
         metadata,
         ..rich
@@ -156,6 +164,7 @@ pub async fn deliveries_are_oldest_first_and_wait_for_their_notification(store: 
     assert_eq!(store.notification(&tenant, stranger()).await.expect("notification"), None);
 }
 
+/// Row 36 of the catalogue (reliability.md, section 7): a version conflict is no failure.
 pub async fn an_older_version_never_replaces_a_newer_one(store: &dyn Deliveries) {
     let tenant = tenant();
     let request = notification(&tenant);
@@ -193,6 +202,7 @@ pub async fn an_older_version_never_replaces_a_newer_one(store: &dyn Deliveries)
     assert_eq!(found(store, &tenant, &sending).await, [], "and not by its old one");
 }
 
+/// Row 48 of the catalogue (reliability.md, section 7).
 pub async fn a_tenant_sees_nothing_of_another(store: &dyn Deliveries) {
     let (ours, theirs) = (tenant(), tenant());
     let request = notification(&theirs);
@@ -211,6 +221,12 @@ pub async fn a_tenant_sees_nothing_of_another(store: &dyn Deliveries) {
     let of_theirs = DeliveryQuery { notification: Some(request.id), ..DeliveryQuery::default() };
     assert_eq!(found(store, &ours, &of_theirs).await, []);
     assert_eq!(found(store, &ours, &DeliveryQuery::default()).await, [own.id]);
+    for q in [request.id.to_string(), "ana".to_owned(), format!("{theirs}"), format!("ana\" OR tenant : \"{theirs}")] {
+        let query = DeliveryQuery { q: Some(q), ..DeliveryQuery::default() };
+        assert!(found(store, &ours, &query).await.iter().all(|id| *id == own.id), "{query:?}");
+    }
+    let balances = store.balance(Some(&ours), at(100)).await.expect("balance");
+    assert!(balances.iter().all(|b| b.tenant == ours && b.recipients == 0 && b.decided == 1), "{balances:?}");
     let cursor = page(store, &theirs, &DeliveryQuery::default(), None, 1).await.next_cursor.expect("two more");
     let stolen = store.search(&ours, &DeliveryQuery::default(), Some(&cursor), 10).await.expect("search");
     assert!(stolen.is_none_or(|p| p.items.iter().all(|d| d.tenant == ours)), "another tenant's cursor opens nothing");
@@ -256,26 +272,42 @@ pub async fn every_filter_filters(store: &dyn Deliveries) {
         category: Some(orders.clone()),
         ..delivery(&tenant, n, 7, &[State::Sent])
     };
-    let all = [&plain, &of_bob, &of_n, &sent, &failed, &order, &raw, &both].map(|d| d.id);
-    let documents = [plain, of_bob, of_n, sent, failed, order, raw, both].map(Status::Delivery);
+    let templated = |template: &str, step| DeliveryStatus {
+        template: Some(template.into()),
+        provider: Some("apns".into()),
+        ..delivery(&tenant, stranger(), step, &[State::Queued])
+    };
+    let (third, fourth) = (templated("order.shipped@3", 8), templated("order.shipped@33", 9));
+    let other = DeliveryStatus { provider: Some("smtp".into()), ..templated("order.shipped-2@3", 10) };
+    let all = [&plain, &of_bob, &of_n, &sent, &failed, &order, &raw, &both, &third, &fourth, &other].map(|d| d.id);
+    let documents = [plain, of_bob, of_n, sent, failed, order, raw, both, third, fourth, other].map(Status::Delivery);
     index(store, &documents).await;
-    settle(store, &tenant, 8).await;
+    settle(store, &tenant, 11).await;
 
     let any = DeliveryQuery::default;
     let cases = [
-        (any(), vec![7, 6, 5, 4, 3, 2, 1, 0]),
+        (any(), vec![10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0]),
         (DeliveryQuery { user: Some(bob.clone()), ..any() }, vec![7, 1]),
         (DeliveryQuery { user: Some(UserId::parse("bob:x+y@example.com").expect("an id")), ..any() }, vec![]),
         (DeliveryQuery { user: Some(UserId::parse("Bob").expect("an id")), ..any() }, vec![]),
         (DeliveryQuery { notification: Some(n), ..any() }, vec![7, 2]),
         (DeliveryQuery { notification: Some(stranger()), ..any() }, vec![]),
-        (DeliveryQuery { channel: Some(Channel::Webhook), ..any() }, vec![7, 6, 5, 4, 3, 2, 1, 0]),
+        (DeliveryQuery { channel: Some(Channel::Webhook), until: Some(at(3)), ..any() }, vec![2, 1, 0]),
+        (DeliveryQuery { channel: Some(Channel::Apns), ..any() }, vec![]),
         (DeliveryQuery { state: Some(State::Sent), ..any() }, vec![7, 3]),
         (DeliveryQuery { state: Some(State::Read), ..any() }, vec![]),
         (DeliveryQuery { reason: gone, ..any() }, vec![4]),
         (DeliveryQuery { category: Some(orders.clone()), ..any() }, vec![7, 5]),
         (DeliveryQuery { state: Some(State::Sent), category: Some(orders.clone()), ..any() }, vec![7]),
         (DeliveryQuery { state: Some(State::Failed), category: Some(orders.clone()), ..any() }, vec![]),
+        (DeliveryQuery { provider: Some("apns".into()), ..any() }, vec![9, 8]),
+        (DeliveryQuery { provider: Some("apn".into()), ..any() }, vec![]),
+        (DeliveryQuery { template: Some("order.shipped".into()), ..any() }, vec![9, 8]),
+        (DeliveryQuery { template: Some("order.shipped@3".into()), ..any() }, vec![8]),
+        (DeliveryQuery { template: Some("order.shipped-2".into()), provider: Some("smtp".into()), ..any() }, vec![10]),
+        (DeliveryQuery { template: Some("order".into()), ..any() }, vec![]),
+        (DeliveryQuery { template: Some("order.shipped@".into()), ..any() }, vec![]),
+        (DeliveryQuery { template: Some("%\" OR *".into()), ..any() }, vec![]),
         (
             DeliveryQuery {
                 user: Some(bob),
@@ -284,8 +316,10 @@ pub async fn every_filter_filters(store: &dyn Deliveries) {
                 state: Some(State::Sent),
                 reason: None,
                 category: Some(orders),
+                q: Some("bob".into()),
                 since: Some(at(7)),
                 until: Some(at(8)),
+                ..any()
             },
             vec![7],
         ),
@@ -371,6 +405,164 @@ pub async fn an_unreadable_cursor_is_said_to_be_one(store: &dyn Deliveries) {
         let answer = store.search(&tenant, &DeliveryQuery::default(), Some(cursor), 10).await.expect("search");
         assert_eq!(answer, None, "{cursor}");
     }
+}
+
+pub async fn words_find_what_people_may_know_and_nothing_else(store: &dyn Deliveries) {
+    let tenant = tenant();
+    let mut told = delivery(&tenant, stranger(), 0, &[State::Queued]);
+    let answer =
+        Attempt::new(1, &Outcome::Rejected(Reason::ProviderRejected), "550 5.1.1 Überlastet: no_such-mailbox", 7);
+    told.history.attempted(at(1), State::Failed, Some(Reason::ProviderRejected), answer);
+    let metadata =
+        [("order", "A-4711/x"), ("ключ", "Größe ЖЁЛТЫЙ 注文"), ("long", &"Ab".repeat(300)), ("keyword", "v")];
+    let told = DeliveryStatus {
+        user: Some(UserId::parse("Ana.Maria+test@example.com").expect("an id")),
+        template: Some("order.shipped@3".into()),
+        category: Some(CategoryKey::parse("order_news").expect("a name")),
+        address: Some("https://masked.example/…".into()),
+        metadata: metadata.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        ..told
+    };
+    let other = delivery(&tenant, stranger(), 1, &[State::Queued]);
+    index(store, &[Status::Delivery(told.clone()), Status::Delivery(other.clone())]).await;
+    settle(store, &tenant, 2).await;
+    let find = |q: String| {
+        let query = DeliveryQuery { q: Some(q), ..DeliveryQuery::default() };
+        let tenant = &tenant;
+        async move { found(store, tenant, &query).await }
+    };
+    let (id, notification) = (told.id.to_string(), told.notification.to_string().to_uppercase());
+    let long = "aB".repeat(300);
+    for q in [
+        "4711",
+        "a-4711",
+        "A 4711 X",
+        "größe",
+        "GRÖSSE".replace("SS", "ß").as_str(),
+        "жёлтый",
+        "注文",
+        "überlastet",
+        "550 no such mailbox",
+        "maria",
+        "ana.maria+test@example.com",
+        "shipped 3",
+        "order.shipped@3",
+        "order_news news",
+        id.as_str(),
+        notification.as_str(),
+        long.as_str(),
+        "mailbox \" größe",
+    ] {
+        assert_eq!(find(q.to_owned()).await, [told.id], "{q}");
+    }
+    for q in [
+        "471",
+        "4711 nothing",
+        "gross",
+        "masked",
+        "masked.example",
+        "keyword",
+        "failed",
+        "webhook",
+        "",
+        " ",
+        "…!\"",
+        "*",
+        "größ*",
+        "words : größe",
+        "NOT",
+        "\u{0}",
+    ] {
+        assert_eq!(find(q.to_owned()).await, [], "{q:?}");
+    }
+    assert_eq!(find("ana".into()).await, [other.id, told.id], "also a page of several, newest first");
+    let query = DeliveryQuery { q: Some("ana".into()), ..DeliveryQuery::default() };
+    let first = page(store, &tenant, &query, None, 1).await;
+    let second = page(store, &tenant, &query, first.next_cursor.as_deref(), 1).await;
+    assert_eq!([&first.items[0], &second.items[0]], [&other, &told], "page by page, and whole");
+    assert_eq!(second.next_cursor, None);
+}
+
+pub async fn words_follow_what_happens(store: &dyn Deliveries) {
+    let tenant = tenant();
+    let request = notification(&tenant);
+    let mut now = delivery(&tenant, request.id, 0, &[State::Queued]);
+    let query = |q: &str| DeliveryQuery { q: Some(q.into()), ..DeliveryQuery::default() };
+    index(store, &[Status::Notification(request), Status::Delivery(now.clone())]).await;
+    for (step, answer) in [(1, "503 busy"), (2, "421 tomorrow"), (3, "250 accepted")] {
+        let attempt = Attempt::new(1, &Outcome::Transient { retry_after: None }, answer, 1);
+        now.history.attempted(at(step), State::Deferred, None, attempt);
+        now = DeliveryStatus { state: State::Deferred, updated_at: at(step), ..now };
+        index(store, &[Status::Delivery(now.clone())]).await;
+        let told = || async { (found(store, &tenant, &query(answer)).await == [now.id]).then_some(()) };
+        eventually("the answer is found", told).await;
+    }
+    assert_eq!(found(store, &tenant, &query("503 421 250")).await, [now.id], "with the answers before");
+}
+
+/// A balance as it should be.
+fn balanced(tenant: &TenantId, recipients: u64, decided: u64, states: &[(State, u64)]) -> Balance {
+    let states: BTreeMap<_, _> = states.iter().copied().collect();
+    let channels = if states.is_empty() { BTreeMap::new() } else { [(Channel::Webhook, states)].into() };
+    Balance { tenant: tenant.clone(), recipients, decided, channels }
+}
+
+async fn balance(store: &dyn Deliveries, tenant: &TenantId, until: i64) -> Option<Balance> {
+    let mut found = store.balance(Some(tenant), at(until)).await.expect("balance");
+    assert!(found.len() <= 1);
+    found.pop()
+}
+
+pub async fn a_balance_counts_everything_once(store: &dyn Deliveries) {
+    let tenant = tenant();
+    assert_eq!(balance(store, &tenant, 100).await, None, "nothing was asked for");
+    let (one, two) = (notification(&tenant), NotificationStatus { accepted_at: at(50), ..notification(&tenant) });
+    let (one, two) = (NotificationStatus { recipients: 700, ..one }, NotificationStatus { recipients: 3, ..two });
+    let later = |d: &DeliveryStatus, state| {
+        let mut history = d.history.clone();
+        history.reached(at(60), state, None);
+        DeliveryStatus { state, updated_at: at(60), history, ..d.clone() }
+    };
+    let first = delivery(&tenant, one.id, 0, &[State::Queued]);
+    let second = DeliveryStatus { leads: false, ..delivery(&tenant, one.id, 0, &[State::Suppressed]) };
+    let third = delivery(&tenant, two.id, 50, &[State::Queued]);
+    let apns = DeliveryStatus { channel: Channel::Apns, ..delivery(&tenant, two.id, 49, &[State::Unknown]) };
+    let documents = [Status::Notification(one.clone()), Status::Notification(two), Status::Notification(one)];
+    index(store, &documents).await;
+    index(store, &[first.clone(), second, third.clone(), apns, first.clone()].map(Status::Delivery)).await;
+    index(store, &[Status::Delivery(later(&first, State::Sent)), Status::Delivery(later(&third, State::Failed))]).await;
+    let mut all = balanced(&tenant, 703, 3, &[(State::Sent, 1), (State::Suppressed, 1), (State::Failed, 1)]);
+    all.channels.insert(Channel::Apns, [(State::Unknown, 1)].into());
+    let counted = || async { (balance(store, &tenant, 51).await.as_ref() == Some(&all)).then_some(()) };
+    eventually("everything is counted", counted).await;
+    let mut early = balanced(&tenant, 700, 2, &[(State::Sent, 1), (State::Suppressed, 1)]);
+    early.channels.insert(Channel::Apns, [(State::Unknown, 1)].into());
+    assert_eq!(balance(store, &tenant, 50).await, Some(early), "accepted before that time");
+    assert_eq!(balance(store, &tenant, 0).await, None);
+}
+
+/// More than one page of whatever counts.
+pub async fn a_balance_counts_every_tenant(store: &dyn Deliveries) {
+    let tenants: Vec<_> = (0..1_100).map(|_| tenant()).collect();
+    let mut documents = Vec::new();
+    for tenant in &tenants {
+        let request = NotificationStatus { recipients: 2, ..notification(tenant) };
+        documents.push(Status::Delivery(delivery(tenant, request.id, 0, &[State::Queued])));
+        documents.push(Status::Delivery(delivery(tenant, request.id, 0, &[State::Sent])));
+        documents.push(Status::Notification(request));
+    }
+    index(store, &documents).await;
+    let expected: BTreeMap<_, _> = tenants
+        .iter()
+        .map(|tenant| (tenant.clone(), balanced(tenant, 2, 2, &[(State::Queued, 1), (State::Sent, 1)])))
+        .collect();
+    let counted = || async {
+        let all = store.balance(None, at(1)).await.expect("balance");
+        assert!(all.is_sorted_by(|a, b| a.tenant < b.tenant), "by tenant, each once");
+        let ours: BTreeMap<_, _> = all.into_iter().map(|b| (b.tenant.clone(), b)).collect();
+        tenants.iter().all(|tenant| ours.get(tenant) == expected.get(tenant)).then_some(())
+    };
+    eventually("every tenant is counted", counted).await;
 }
 
 pub async fn ping(store: &dyn Deliveries) {

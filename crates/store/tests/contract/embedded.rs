@@ -4,10 +4,13 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use bytes::Bytes;
 use domain::{
-    Channel, Contacts, DeliveryId, NotificationId, NotificationStatus, Preferences, Priority, Selector, Status, User,
+    Address, Channel, Contact, Contacts, DeliveryId, DeliveryStatus, Device, DeviceId, Environment, History, Locale,
+    NotificationId, NotificationStatus, Preferences, Priority, Selector, State, Status, TenantId, Timestamp, User,
     UserId,
 };
-use store::{Change, Claim, ClaimRequest, IndexError, Settled, StoreError, Stores, UserKey, embedded};
+use store::{
+    Balance, Change, Claim, ClaimRequest, DeliveryQuery, IndexError, Settled, StoreError, Stores, UserKey, embedded,
+};
 use uuid::Uuid;
 
 use crate::{Opened, at, eventually, tenant};
@@ -37,6 +40,7 @@ fn notification() -> NotificationStatus {
         channels: vec![Selector::Channel(Channel::Webhook)],
         accepted_at: at(0),
         expires_at: None,
+        template: None,
         metadata: BTreeMap::new(),
     }
 }
@@ -45,12 +49,64 @@ fn ana() -> User {
     User {
         tenant: tenant(),
         id: UserId::parse("ana").expect("an id"),
-        locale: Some("de-CH".into()),
+        locale: Some(Locale::parse("de-CH").expect("a locale")),
         time_zone: None,
         contacts: Contacts::default(),
+        devices: vec![],
         preferences: Preferences::default(),
         updated_at: at(1),
     }
+}
+
+fn device(key: &UserKey, step: i64) -> Device {
+    let token = Address::parse(Channel::Apns, &"ab".repeat(32)).expect("a token");
+    Device {
+        id: DeviceId::derive(&key.tenant, Channel::Apns, "com.example.app", &token),
+        channel: Channel::Apns,
+        app: "com.example.app".into(),
+        token,
+        environment: Environment::Sandbox,
+        locale: None,
+        time_zone: None,
+        registered_at: at(step),
+        last_active_at: at(step),
+    }
+}
+
+#[tokio::test]
+async fn files_of_the_version_before_are_brought_up_to_date() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let db = |name| rusqlite::Connection::open(dir.path().join(name)).expect("a file");
+    db("users.db").execute_batch(include_str!("before_users.sql")).expect("its old form");
+    db("ledger.db").execute_batch(include_str!("before_ledger.sql")).expect("its old form");
+    db("index.db").execute_batch(include_str!("before_index.sql")).expect("its old form");
+    let stores = opened(dir.path());
+    let (tenant, since) = (TenantId::parse("acme").expect("a name"), "2026-09-21T14:13:20Z".parse().expect("a time"));
+    let key = UserKey { tenant: tenant.clone(), user: UserId::parse("ana").expect("an id") };
+    let found = stores.users.get(&key).await.expect("get").expect("there");
+    let address = Address::parse(Channel::Webhook, "https://a.example/x").expect("an address");
+    assert_eq!(found.contacts.on(Channel::Webhook), [Contact { address: address.clone(), since }]);
+    assert_eq!((found.updated_at, found.devices), (since, vec![]));
+    let change = Change { by: "ops".into(), from: "http".into(), at: at(1) };
+    stores.users.put_device(&key, &device(&key, 1), None, 5, &change).await.expect("put_device");
+    stores.ledger.mark_gone(&tenant, Channel::Webhook, &address, at(1)).await.expect("mark_gone");
+    let claim = stores.ledger.claim(&[request(DeliveryId(Uuid::from_u128(1)))]).await.expect("claim");
+    assert_eq!(claim, [Claim::Settled(Settled(Bytes::from_static(b"sent")))]);
+
+    let view = stores.deliveries.notification(&tenant, NotificationId(Uuid::from_u128(10))).await;
+    assert_eq!(view.expect("notification").expect("there").deliveries.len(), 2);
+    let query = |q: &str| DeliveryQuery { q: Some(q.into()), ..DeliveryQuery::default() };
+    for (q, count) in [("4711", 2), ("überlastet", 1), ("00000000-0000-0000-0000-00000000000b", 1), ("example", 0)] {
+        let page = stores.deliveries.search(&tenant, &query(q), None, 10).await.expect("search").expect("a page");
+        assert_eq!(page.items.len(), count, "{q}");
+    }
+    let forever = embedded::Options { index_retention: Duration::MAX, ..embedded::Options::default() };
+    drop(stores);
+    let stores = embedded::open(dir.path(), forever).expect("open");
+    let channels = [(Channel::Webhook, [(State::Sent, 1), (State::Failed, 1)].into())].into();
+    let expected = Balance { tenant, recipients: 1, decided: 1, channels };
+    assert_eq!(stores.deliveries.balance(None, at(0)).await.expect("balance"), [expected]);
+    assert_eq!(stores.deliveries.prune(Timestamp::MIN).await.expect("prune"), Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -67,13 +123,18 @@ async fn everything_is_there_after_a_restart() {
     let stores = opened(&nested);
     stores.users.put(&ana, &change).await.expect("put");
     stores.users.put_preferences(&key, &ana.preferences, &change).await.expect("put_preferences");
+    let device = device(&key, 1);
+    stores.users.put_device(&key, &device, None, 5, &change).await.expect("put_device");
+    stores.ledger.mark_gone(&key.tenant, Channel::Apns, &device.token, at(2)).await.expect("mark_gone");
     assert_eq!(stores.ledger.claim(&[request(claimed)]).await.expect("claim"), [Claim::Granted]);
     stores.ledger.settle(&[(settled, end.clone())]).await.expect("settle");
     stores.deliveries.index(&[Status::Notification(n.clone())]).await.expect("index");
     drop(stores);
 
     let stores = opened(&nested);
-    assert_eq!(stores.users.get(&key).await.expect("get"), Some(ana));
+    let gone = stores.ledger.gone(&[(key.tenant.clone(), Channel::Apns, device.token.clone())]).await.expect("gone");
+    assert_eq!(gone, [Some(at(2))]);
+    assert_eq!(stores.users.get(&key).await.expect("get"), Some(User { devices: vec![device], ..ana }));
     assert_eq!(stores.users.history(&key, 9).await.expect("history").len(), 1);
     let claims = stores.ledger.claim(&[request(claimed), request(settled)]).await.expect("claim");
     assert_eq!(claims, [Claim::Open { owner: 7, at: at(0) }, Claim::Settled(end)]);
@@ -134,6 +195,55 @@ async fn old_documents_go() {
     stores.deliveries.index(&[Status::Notification(new.clone())]).await.expect("index");
     assert_eq!(stores.deliveries.notification(&old.tenant, old.id).await.expect("notification"), None);
     assert!(stores.deliveries.notification(&new.tenant, new.id).await.expect("notification").is_some());
+
+    // and without a write to ride on
+    let some: Vec<_> = (0..3_000).map(|_| Status::Notification(notification())).collect();
+    stores.deliveries.index(&some).await.expect("index");
+    let told = stores.deliveries.prune(at(4_000_000)).await.expect("prune");
+    assert_eq!(told, ["index.db: 3001 documents"]);
+    assert_eq!(stores.deliveries.prune(at(4_000_000)).await.expect("prune"), Vec::<String>::new());
+    assert_eq!(stores.deliveries.notification(&new.tenant, new.id).await.expect("notification"), None);
+}
+
+#[tokio::test]
+async fn words_go_with_their_delivery() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let stores = opened(dir.path());
+    let mut history = History::default();
+    history.reached(at(0), State::Queued, None);
+    let n = notification();
+    let old = DeliveryStatus {
+        id: DeliveryId(Uuid::new_v4()),
+        notification: n.id,
+        tenant: n.tenant,
+        user: None,
+        recipient_key: "webhook:0".into(),
+        channel: Channel::Webhook,
+        address: None,
+        category: None,
+        priority: Priority::default(),
+        state: State::Queued,
+        reason: None,
+        template: None,
+        provider: None,
+        leads: true,
+        accepted_at: at(0),
+        updated_at: at(0),
+        metadata: [("k".to_owned(), "needle".to_owned())].into(),
+        history,
+    };
+    let new = DeliveryStatus { id: DeliveryId(Uuid::new_v4()), updated_at: at(5_000_000), ..old.clone() };
+    stores.deliveries.index(&[Status::Delivery(old), Status::Delivery(new.clone())]).await.expect("index");
+    let retention = embedded::Options::default().index_retention;
+    let told = stores.deliveries.prune(at(1_000) + retention).await.expect("prune");
+    assert_eq!(told, ["index.db: 1 documents"]);
+    let query = DeliveryQuery { q: Some("needle".into()), ..DeliveryQuery::default() };
+    let page = stores.deliveries.search(&new.tenant, &query, None, 10).await.expect("search").expect("a page");
+    assert_eq!(page.items, [new]);
+    let db = rusqlite::Connection::open(dir.path().join("index.db")).expect("the file");
+    let matches = "SELECT count(*) FROM delivery_words WHERE delivery_words MATCH 'words : needle'";
+    let counted: i64 = db.query_row(matches, [], |r| r.get(0)).expect("a number");
+    assert_eq!(counted, 1);
 }
 
 #[tokio::test]
@@ -161,7 +271,8 @@ async fn what_cannot_be_read_is_reported_by_file_and_without_its_content() {
     let dir = tempfile::tempdir().expect("a directory");
     let stores = opened(dir.path());
     let db = rusqlite::Connection::open(dir.path().join("users.db")).expect("the file");
-    let row = r#"INSERT INTO user VALUES ('t', 'ana', '{"contacts": {"webhook": "secret"}}', 0, '{}', 0, '', '')"#;
+    let row =
+        r#"INSERT INTO user VALUES ('t', 'ana', '{"contacts": {"webhook": "secret"}}', 0, '{}', 0, '', '', NULL)"#;
     db.execute_batch(row).expect("a row");
     let key =
         UserKey { tenant: domain::TenantId::parse("t").expect("a name"), user: UserId::parse("ana").expect("an id") };

@@ -1,12 +1,12 @@
 //! What every `Ledger` does.
 
 use bytes::Bytes;
-use domain::DeliveryId;
+use domain::{Address, Channel, DeliveryId};
 use futures::future::join_all;
 use store::{Claim, ClaimRequest, Ledger, Settled};
 use uuid::Uuid;
 
-use crate::at;
+use crate::{at, tenant};
 
 fn delivery() -> DeliveryId {
     DeliveryId(Uuid::new_v4())
@@ -161,6 +161,83 @@ pub async fn one_of_many_concurrent_ends_stays(ledger: &dyn Ledger) {
     .await;
     assert!(matches!(seen[0], Claim::Settled(_)), "{:?}", seen[0]);
     assert!(seen.iter().all(|claim| *claim == seen[0]), "{seen:?}");
+}
+
+pub async fn an_end_is_opened_again_by_one_who_knows_it(ledger: &dyn Ledger) {
+    let (wanted, first) = (delivery(), owner());
+    let reopen = |delivery, by, text: &'static str| async move {
+        ledger.reopen(&request(delivery, by, 5), &end(text)).await.expect("reopen")
+    };
+    assert!(!reopen(wanted, first, "failed").await, "nobody has claimed it");
+    assert_eq!(claim(ledger, wanted, first, 1).await, Claim::Granted);
+    assert!(!reopen(wanted, first, "failed").await, "it is open");
+    ledger.settle(&[(wanted, end("failed"))]).await.expect("settle");
+    for other in ["fail", "failed again", ""] {
+        assert!(!reopen(wanted, first, other).await, "it ended otherwise");
+        assert_eq!(claim(ledger, wanted, first, 2).await, Claim::Settled(end("failed")));
+    }
+    let operators: Vec<_> = (0..20).map(|_| owner()).collect();
+    let answers = join_all(operators.iter().map(|by| reopen(wanted, *by, "failed"))).await;
+    let winners: Vec<_> = operators.iter().zip(&answers).filter(|(_, won)| **won).map(|(by, _)| *by).collect();
+    let [winner] = winners[..] else { panic!("{} won", winners.len()) };
+    assert_eq!(claim(ledger, wanted, first, 6).await, Claim::Open { owner: winner, at: at(5) });
+    assert!(!reopen(wanted, winner, "failed").await, "it is open by then, also to the winner");
+    ledger.settle(&[(wanted, end("sent"))]).await.expect("settle");
+    assert!(!reopen(wanted, winner, "failed").await, "a repetition that comes late opens nothing");
+    assert_eq!(claim(ledger, wanted, first, 7).await, Claim::Settled(end("sent")), "it ends anew");
+
+    // byte by byte, whatever they are
+    let bytes: Vec<u8> = (0..=255).rev().cycle().take(100_000).collect();
+    let (mut other, big) = (bytes.clone(), delivery());
+    other[99_999] ^= 1;
+    ledger.settle(&[(big, end(&bytes))]).await.expect("settle");
+    let request = request(big, first, 1);
+    assert!(!ledger.reopen(&request, &end(&other)).await.expect("reopen"));
+    assert!(!ledger.reopen(&request, &end(&bytes[..99_999])).await.expect("reopen"));
+    assert!(ledger.reopen(&request, &end(&bytes)).await.expect("reopen"));
+    ledger.release(big, first).await.expect("release");
+    assert_eq!(claim(ledger, big, winner, 2).await, Claim::Granted, "it is a claim like any other");
+}
+
+fn address(n: u32) -> Address {
+    Address::parse(Channel::Webhook, &format!("https://example.com/{n}")).expect("an address")
+}
+
+pub async fn the_latest_time_at_which_an_address_was_gone_is_known(ledger: &dyn Ledger) {
+    let ours = tenant();
+    let gone = |n| {
+        let asked = [(ours.clone(), Channel::Webhook, address(n))];
+        async move { ledger.gone(&asked).await.expect("gone").remove(0) }
+    };
+    assert_eq!(gone(1).await, None);
+    for (step, known) in [(10, 10), (5, 10), (20, 20), (20, 20), (-86_400_000, 20)] {
+        ledger.mark_gone(&ours, Channel::Webhook, &address(1), at(step)).await.expect("mark_gone");
+        assert_eq!(gone(1).await, Some(at(known)));
+    }
+    join_all((0..20).map(|step| {
+        let ours = &ours;
+        async move { ledger.mark_gone(ours, Channel::Webhook, &address(2), at(step)).await.expect("mark_gone") }
+    }))
+    .await;
+    assert_eq!(gone(2).await, Some(at(19)));
+}
+
+/// Row 48 of the catalogue (reliability.md, section 7).
+pub async fn what_is_gone_for_one_is_not_for_another(ledger: &dyn Ledger) {
+    let (ours, theirs) = (tenant(), tenant());
+    ledger.mark_gone(&ours, Channel::Webhook, &address(1), at(1)).await.expect("mark_gone");
+    ledger.mark_gone(&theirs, Channel::Webhook, &address(2), at(2)).await.expect("mark_gone");
+    let hex = Address::parse(Channel::Apns, "abcd").expect("a token");
+    ledger.mark_gone(&ours, Channel::Apns, &hex, at(3)).await.expect("mark_gone");
+    let mut asked: Vec<_> = (0..700).map(|n| (ours.clone(), Channel::Webhook, address(n))).collect();
+    asked.extend([(theirs.clone(), Channel::Webhook, address(1)), (theirs.clone(), Channel::Webhook, address(2))]);
+    asked.extend([(theirs, Channel::Apns, hex.clone()), (ours, Channel::Apns, hex)]);
+    let mut expected = vec![None; 704];
+    expected[1] = Some(at(1));
+    expected[701] = Some(at(2));
+    expected[703] = Some(at(3));
+    assert_eq!(ledger.gone(&asked).await.expect("gone"), expected, "in order");
+    assert_eq!(ledger.gone(&[]).await.expect("gone"), []);
 }
 
 pub async fn ping(ledger: &dyn Ledger) {

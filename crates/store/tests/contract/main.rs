@@ -27,6 +27,17 @@ macro_rules! contract {
             lookup_sees_every_write_that_was_answered
             tenants_and_odd_ids_stay_apart
             concurrent_writes_leave_record_and_read_model_alike
+            a_device_is_registered_and_refreshed
+            the_least_recently_active_devices_make_room
+            a_device_takes_the_place_of_another
+            a_removed_device_does_not_come_back_with_an_old_write
+            devices_go_with_their_user
+            a_token_belongs_to_whoever_registered_it_last
+            many_registrations_at_once_leave_as_many_as_may_be
+            of_many_who_register_one_token_at_once_the_last_has_it
+            an_address_that_is_gone_is_taken_out_unless_it_is_newer
+            a_contact_that_is_put_again_keeps_its_date_until_it_is_removed
+            a_contact_that_goes_while_it_is_put_ends_in_one_order_or_the_other
             ping
         );
         contract!(ledger:
@@ -38,6 +49,9 @@ macro_rules! contract {
             only_the_owner_releases_and_never_what_ended
             the_first_end_stays
             one_of_many_concurrent_ends_stays
+            an_end_is_opened_again_by_one_who_knows_it
+            the_latest_time_at_which_an_address_was_gone_is_known
+            what_is_gone_for_one_is_not_for_another
             ping
         );
         contract!(deliveries:
@@ -48,6 +62,10 @@ macro_rules! contract {
             a_view_and_a_page_are_limited
             every_filter_filters
             times_filter_from_inclusive_until_exclusive
+            words_find_what_people_may_know_and_nothing_else
+            words_follow_what_happens
+            a_balance_counts_everything_once
+            a_balance_counts_every_tenant
             pages_have_no_gap_and_no_repeat
             the_last_page_has_no_cursor
             an_unreadable_cursor_is_said_to_be_one
