@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 use bus::{Topics, embedded::EmbeddedSettings, kafka::KafkaSettings, topic::TopicSettings};
 use store::{cluster::ClusterSettings, embedded::Options};
 
-use crate::{Reader, settings::socket_addr};
+use crate::{Reader, health, settings::socket_addr};
 
 const SECOND: u64 = 1000;
 const MINUTE: u64 = 60 * SECOND;
@@ -19,11 +19,11 @@ pub(crate) fn check(r: &mut Reader<'_>) {
     cluster_topics(r);
     kafka(r);
     stores(r);
-    within(r, "store.index_retention", INDEX_RETENTION);
     number::<i32>(r, "embedded.partitions", EMBEDDED_PARTITIONS);
     embedded_log(r);
     r.duration("drain");
     r.optional("admin.listen", socket_addr);
+    health::silence(r);
 }
 
 pub(crate) fn topics(r: &mut Reader<'_>) -> Topics {
@@ -76,6 +76,7 @@ pub(crate) fn stores(r: &mut Reader<'_>) -> ClusterSettings {
         redis_prefix: r.string("redis.prefix"),
         index_prefix: r.string("elasticsearch.index_prefix"),
         claim_window: within(r, "store.claim_window", MINUTE..=YEAR),
+        index_retention: within(r, "store.index_retention", INDEX_RETENTION),
         timeout: within(r, "store.timeout", 100..=MINUTE),
     }
 }

@@ -18,10 +18,10 @@ use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::metrics;
+use crate::{Reader, metrics};
 
-/// A consume loop that is silent for longer hangs, and only a restart helps.
-const SILENCE: Duration = Duration::from_secs(60);
+/// Where it answers.
+pub(crate) const PATHS: [&str; 4] = ["/livez", "/readyz", "/health", "/metrics"];
 /// Between two checks of a dependency.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 /// A check that takes longer has failed.
@@ -94,13 +94,15 @@ impl Dependency {
     }
 }
 
-impl Health {
-    /// Of a process that ends with `shutdown`; the checks of dependencies run on `tasks` until then.
-    pub fn new(shutdown: CancellationToken, tasks: TaskTracker) -> Self {
-        Self::with_silence(shutdown, tasks, SILENCE)
-    }
+/// The setting `admin.silence`.
+pub(crate) fn silence(r: &mut Reader<'_>) -> Duration {
+    r.duration_within("admin.silence", Duration::from_secs(5)..=Duration::from_secs(3600))
+}
 
-    pub(crate) fn with_silence(shutdown: CancellationToken, tasks: TaskTracker, silence: Duration) -> Self {
+impl Health {
+    /// Of a process that ends with `shutdown`; the checks of dependencies run on `tasks` until then. A consume loop that is
+    /// silent for longer than `silence` hangs, and only a restart helps.
+    pub fn new(shutdown: CancellationToken, tasks: TaskTracker, silence: Duration) -> Self {
         Self(Arc::new(Inner {
             shutdown,
             tasks,
@@ -148,11 +150,12 @@ impl Health {
 
     /// Answers `/livez`, `/readyz`, `/health` and `/metrics`.
     pub fn routes(&self) -> Router {
+        let [alive, ready, all, metrics] = PATHS;
         Router::new()
-            .route("/livez", get(livez))
-            .route("/readyz", get(readyz))
-            .route("/health", get(health))
-            .route("/metrics", get(metrics_text))
+            .route(alive, get(livez))
+            .route(ready, get(readyz))
+            .route(all, get(health))
+            .route(metrics, get(metrics_text))
             .with_state(self.clone())
     }
 
@@ -211,6 +214,7 @@ async fn health(State(health): State<Health>) -> Response {
         Some(last) => json!({
             "name": d.name,
             "state": if last.result.is_ok() { "up" } else { "down" },
+            "required": d.need == Need::Required,
             "latency_ms": milliseconds(last.latency),
             "checked_ms_ago": milliseconds(last.at.elapsed()),
             "error": last.result.err(),
@@ -225,6 +229,8 @@ async fn health(State(health): State<Health>) -> Response {
             "assigned": v.assigned(),
             "in_flight": v.in_flight(),
             "waiting": v.waiting(),
+            "troubled": v.is_troubled(),
+            "oldest_ms": v.oldest().map(milliseconds),
         })
     });
     let missing = health.missing();

@@ -28,9 +28,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Health, Problems, Settings, engines,
-    health::Need,
+    health::{self, Need},
     serve::{bind, serve},
     settings::socket_addr,
+    telemetry,
 };
 
 /// Something that this process needs cannot be reached: what it is, and what was tried. Exit code 69.
@@ -45,6 +46,8 @@ pub struct Kit {
     pub settings: Settings,
     /// The log.
     pub log: Arc<dyn Log>,
+    /// The log once more, where it is on this machine: then it can be read by offset.
+    pub embedded: Option<Arc<Embedded>>,
     /// The names of the topics.
     pub topics: bus::Topics,
     /// The configuration; [`Kit::spawn_config`] fills it.
@@ -73,14 +76,17 @@ impl Kit {
     /// # Errors
     /// Settings that are wrong.
     pub fn new(settings: Settings, log: Arc<dyn Log>, stores: Stores, exclusive: bool) -> Result<Self, Problems> {
-        let (topics, drain) = settings.read(|r| (engines::topics(r), r.duration("drain")))?;
+        let (topics, drain, silence) =
+            settings.read(|r| (engines::topics(r), r.duration("drain"), health::silence(r)))?;
+        let log: Arc<dyn Log> = Arc::new(bus::Traced(log));
         let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let health = Health::new(shutdown.clone(), tasks.clone());
+        let health = Health::new(shutdown.clone(), tasks.clone(), silence);
         watch(&health, &log, &stores);
         Ok(Self {
             config: bus::Config::new(log.clone(), &topics),
             settings,
             log,
+            embedded: None,
             topics,
             stores,
             health,
@@ -97,13 +103,16 @@ impl Kit {
     /// Connects to the engines of a cluster.
     ///
     /// # Errors
-    /// [`Problems`]; [`Unreachable`] at once when an engine does not answer; others when a schema is missing.
+    /// [`Problems`]; [`Unreachable`] at once when an engine does not answer; others when topics or a schema are missing.
     pub async fn cluster(settings: Settings) -> anyhow::Result<Self> {
         // all problems before the first connection
-        let (kafka, stores, _, _) =
-            settings.read(|r| (engines::kafka(r), engines::stores(r), engines::topics(r), r.duration("drain")))?;
+        let (kafka, stores, topics, specs, _) = settings.read(|r| {
+            (engines::kafka(r), engines::stores(r), engines::topics(r), engines::cluster_topics(r), r.duration("drain"))
+        })?;
         let log = connect(kafka).await?;
         let stores = store::cluster::connect(&stores).await.map_err(unreachable)?;
+        // last: what cannot be reached at all comes first
+        log.check_topics(topics.specs(specs).into_iter().map(|spec| spec.name).collect()).await?;
         Ok(Self::new(settings, log, stores, false)?)
     }
 
@@ -125,7 +134,8 @@ impl Kit {
         let stores = store::embedded::open(&store_dir, stores)
             .with_context(|| format!("cannot open the stores in {}", store_dir.display()))?;
         log.ensure_topics(&topics.specs(specs)).await.context("cannot make the topics")?;
-        Ok(Self::new(settings, Arc::new(log), stores, true)?)
+        let log = Arc::new(log);
+        Ok(Self { embedded: Some(log.clone()), ..Self::new(settings, log, stores, true)? })
     }
 
     /// Makes the topics that a cluster lacks; says of each what was found.
@@ -200,8 +210,8 @@ impl Kit {
         });
     }
 
-    /// Waits for `shutdown`, then until everything has ended, at most as long as the setting `drain`. `false`: something had
-    /// not ended by then, or ended before it should have.
+    /// Waits for `shutdown`, then until everything has ended, at most as long as the setting `drain`, and sends the last
+    /// spans. `false`: something had not ended by then, or ended before it should have.
     pub async fn finish(self) -> bool {
         self.shutdown.cancelled().await;
         self.tasks.close();
@@ -211,6 +221,7 @@ impl Kit {
                 self.health.loops().iter().filter(|v| v.in_flight() > 0).map(|v| v.name().to_owned()).collect();
             tracing::warn!(?busy, "not everything has ended within {:?}", self.drain);
         }
+        telemetry::flush().await;
         let (end, tasks) = &self.admin;
         end.cancel();
         tasks.close();
@@ -261,7 +272,7 @@ fn watch(health: &Health, log: &Arc<dyn Log>, stores: &Stores) {
     });
 }
 
-async fn connect(settings: bus::kafka::KafkaSettings) -> anyhow::Result<Arc<dyn Log>> {
+async fn connect(settings: bus::kafka::KafkaSettings) -> anyhow::Result<Arc<Kafka>> {
     let brokers = settings.brokers.clone();
     // nothing is sent yet: what is refused here is a setting
     let log = Kafka::new(settings).map_err(|e| Problems(vec![format!("kafka: {e}")]))?;

@@ -7,7 +7,7 @@ use std::{
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
-    metrics::{family::Family, gauge::Gauge},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 
@@ -19,8 +19,21 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 static REGISTRY: LazyLock<Mutex<Registry>> = LazyLock::new(|| {
     let mut registry = Registry::default();
     bus::metrics::register(&mut registry);
+    registry.register("carillon_trace_spans", "Spans by what became of them", SPANS.clone());
     Mutex::new(registry)
 });
+
+static SPANS: LazyLock<Family<SpanLabels, Counter>> = LazyLock::new(Family::default);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SpanLabels {
+    outcome: &'static str,
+}
+
+/// `exported`, `refused` by the collector, or `queue_full`.
+pub(crate) fn spans(outcome: &'static str, count: usize) {
+    SPANS.get_or_create(&SpanLabels { outcome }).inc_by(count as u64);
+}
 
 /// The metrics of all crates of this process; each crate registers its own once, at the start. Held only for that.
 pub fn registry() -> MutexGuard<'static, Registry> {
@@ -57,6 +70,7 @@ fn state_of(health: &Health) -> Registry {
     let assigned = Family::<LoopLabels, Gauge>::default();
     let in_flight = Family::<LoopLabels, Gauge>::default();
     let waiting = Family::<LoopLabels, Gauge>::default();
+    let oldest = Family::<LoopLabels, Seconds>::default();
     let up = Family::<DependencyLabels, Gauge>::default();
     let latency = Family::<DependencyLabels, Seconds>::default();
     registry.register("carillon_loop_joined", "Whether the consume loop is in its group", joined.clone());
@@ -64,6 +78,11 @@ fn state_of(health: &Health) -> Registry {
     registry.register("carillon_loop_assigned_partitions", "Partitions of the consume loop", assigned.clone());
     registry.register("carillon_loop_in_flight_records", "Records in the stage's hands", in_flight.clone());
     registry.register("carillon_loop_waiting_records", "Records that wait because something is down", waiting.clone());
+    registry.register(
+        "carillon_loop_oldest_record_seconds",
+        "How long the oldest record that the loop has not finished has been on the log",
+        oldest.clone(),
+    );
     registry.register("carillon_dependency_up", "Whether the dependency answered the last check", up.clone());
     registry.register("carillon_dependency_latency_seconds", "How long the last check took", latency.clone());
     for vitals in health.loops() {
@@ -73,6 +92,7 @@ fn state_of(health: &Health) -> Registry {
         assigned.get_or_create(&labels).set(count(vitals.assigned()));
         in_flight.get_or_create(&labels).set(count(vitals.in_flight()));
         waiting.get_or_create(&labels).set(count(vitals.waiting()));
+        oldest.get_or_create(&labels).set(vitals.oldest().unwrap_or_default().as_secs_f64());
     }
     for dependency in health.dependencies() {
         let Some(last) = dependency.last() else { continue };

@@ -47,6 +47,16 @@ impl<'a> Reader<'a> {
         n
     }
 
+    /// A share, from 0 to 1.
+    pub fn fraction(&mut self, key: &str) -> f64 {
+        let share = self.value(key, "a number with a decimal point", Value::as_float).unwrap_or_default();
+        if !(0.0..=1.0).contains(&share) {
+            self.problem(key, &format!("must be 0.0 to 1.0, not {share}"));
+            return 0.0;
+        }
+        share
+    }
+
     /// A time span such as `250ms`, `90s`, `10m`, `24h` or `7d`.
     pub fn duration(&mut self, key: &str) -> Duration {
         self.parsed(key, parse_duration).unwrap_or_default()

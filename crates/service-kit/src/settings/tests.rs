@@ -102,16 +102,25 @@ fn shared_values_are_checked_together() {
         ("CARILLON__KAFKA__BROKERS", ""),
         ("CARILLON__REDIS__URL", "http://:hunter2@host"),
         ("CARILLON__STORE__CLAIM_WINDOW", "0s"),
+        ("CARILLON__ADMIN__SILENCE", "1s"),
+        ("CARILLON__TELEMETRY__OTLP_ENDPOINT", "collector:4317"),
+        ("CARILLON__TELEMETRY__OTLP_SAMPLE", "1.5"),
     ];
     let Problems(problems) = Settings::load(&[], None, env(&vars)).expect_err("problems");
     let from = |name: &str| format!("(from the environment variable CARILLON__{name})");
     assert_eq!(
         problems,
         [
+            format!("admin.silence: must be 5s to 1h {}", from("ADMIN__SILENCE")),
             format!("kafka.brokers: must name at least one host:port {}", from("KAFKA__BROKERS")),
             format!("log.format: must be auto, human or json {}", from("LOG__FORMAT")),
             format!("redis.url: must be a URL that begins with redis:// {}", from("REDIS__URL")),
             format!("store.claim_window: must be 1m to 365d {}", from("STORE__CLAIM_WINDOW")),
+            format!(
+                "telemetry.otlp_endpoint: must be a URL that begins with http:// {}",
+                from("TELEMETRY__OTLP_ENDPOINT")
+            ),
+            format!("telemetry.otlp_sample: must be 0.0 to 1.0, not 1.5 {}", from("TELEMETRY__OTLP_SAMPLE")),
             format!("topics.partitions: must be 1 to 10000, not 0 {}", from("TOPICS__PARTITIONS")),
         ]
     );

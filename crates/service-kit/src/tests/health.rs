@@ -20,7 +20,7 @@ async fn a_silent_loop_is_not_alive() {
     for (silence, status, silent) in
         [(Duration::from_secs(60), 200, json!([])), (Duration::ZERO, 503, json!(["router.high"]))]
     {
-        let health = Health::with_silence(CancellationToken::new(), TaskTracker::new(), silence);
+        let health = Health::new(CancellationToken::new(), TaskTracker::new(), silence);
         health.register_dependency("log", Need::Required, async || Err("down".to_owned()));
         health.register(Vitals::new("router.high"));
         let (at, _, _) = served(health.routes()).await;
@@ -34,7 +34,7 @@ async fn a_silent_loop_is_not_alive() {
 #[tokio::test]
 async fn ready_is_what_lacks_nothing() {
     let shutdown = CancellationToken::new();
-    let health = Health::new(shutdown.clone(), TaskTracker::new());
+    let health = Health::new(shutdown.clone(), TaskTracker::new(), Duration::from_secs(30));
     let (caught_up, up) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let (caught_up_now, up_now) = (caught_up.clone(), up.clone());
     health.register_condition("the configuration is not read yet", move || caught_up_now.load(SeqCst));

@@ -8,7 +8,7 @@ use bus::{
     consume::{ConsumeSettings, Stage, Work},
     topic,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep},
@@ -67,6 +67,12 @@ async fn ready_then_drained() {
     };
     kit.log.publish(vec![record]).await.remove(0).expect("durable");
     stage.begun.notified().await;
+    let busy = |shown: &Value| shown["loops"][0]["in_flight"] == 1 && shown["loops"][0]["oldest_ms"].is_number();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !busy(&get_json(admin, "/health").await.1) {
+        assert!(Instant::now() < deadline, "a record that is in hand is not shown");
+        sleep(Duration::from_millis(20)).await;
+    }
     kit.shutdown.cancel();
     // while the record is in flight, the admin port still answers
     let missing = until(admin, "/readyz", 503).await;
