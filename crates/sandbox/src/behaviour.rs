@@ -5,6 +5,8 @@ use std::{borrow::Cow, time::Duration};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use url::form_urlencoded;
 
+use crate::rules::Rule;
+
 /// The longest that any request is kept waiting.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -42,6 +44,17 @@ impl Act {
     fn with_header(status: StatusCode, name: HeaderName, value: &str) -> Option<Self> {
         let header = Some((name, HeaderValue::from_str(value).ok()?));
         Some(Self::end(End::Answer { status, header, text: "" }))
+    }
+
+    /// As a rule wants it that strikes.
+    pub(crate) fn bent(self, rule: Option<Rule>) -> Self {
+        let Some(rule) = rule else { return self };
+        let end = match rule.status.and_then(|s| StatusCode::from_u16(s).ok()) {
+            _ if rule.drop => End::Drop,
+            Some(status) => End::Answer { status, header: None, text: "as the rule says" },
+            None => self.end,
+        };
+        Self { delay: rule.delay.unwrap_or(self.delay), end }
     }
 
     /// The status that the sender gets to see, if any.

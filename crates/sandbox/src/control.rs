@@ -1,9 +1,6 @@
 //! The control port: what was received, and how to misbehave.
 
-use std::{
-    fmt::Write as _,
-    sync::{Arc, PoisonError},
-};
+use std::{fmt::Write as _, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -15,11 +12,12 @@ use axum::{
 };
 use domain::Channel;
 use jiff::Timestamp;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Shared,
+    Shared, accounts,
     records::{Filter, Since, Summary},
 };
 
@@ -31,6 +29,8 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Canc
         .route("/received", get(received).delete(forget))
         .route("/received/summary", get(summary))
         .route("/behaviour", get(shown).put(put).delete(clear))
+        .route("/ca.pem", get(async |State(s): State<Arc<Shared>>| s.tls.ca_pem.clone()))
+        .route("/accounts", get(accounts))
         .with_state(shared);
     let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
     if let Err(error) = served {
@@ -51,8 +51,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let Self(status, detail) = self;
         let title = status.canonical_reason().unwrap_or_default();
-        let body =
-            serde_json::json!({"type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail});
+        let body = json!({"type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail});
         (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
     }
 }
@@ -103,16 +102,25 @@ async fn forget(State(shared): State<Arc<Shared>>) -> Result<StatusCode, Problem
 
 async fn put(State(shared): State<Arc<Shared>>, body: Bytes) -> Result<StatusCode, Problem> {
     let rule = serde_json::from_slice(&body).map_err(|e| Problem::bad(e.to_string()))?;
-    shared.rules.lock().unwrap_or_else(PoisonError::into_inner).put(rule).map_err(Problem::bad)?;
+    shared.rules().put(rule).map_err(Problem::bad)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn shown(State(shared): State<Arc<Shared>>) -> Response {
-    let rules = shared.rules.lock().unwrap_or_else(PoisonError::into_inner).shown();
+    let rules = shared.rules().shown();
     Json(rules).into_response()
 }
 
 async fn clear(State(shared): State<Arc<Shared>>) -> StatusCode {
-    shared.rules.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    shared.rules().clear();
     StatusCode::NO_CONTENT
+}
+
+async fn accounts(State(shared): State<Arc<Shared>>) -> Json<Value> {
+    Json(json!({
+        "apns": accounts::apns(&shared, 0),
+        "apns_second_team": accounts::apns(&shared, 1),
+        "apns_certificate": accounts::apns_certificate(&shared),
+        "email": accounts::email(&shared),
+    }))
 }

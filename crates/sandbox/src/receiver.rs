@@ -1,11 +1,6 @@
 //! The receiver of webhooks: hyper itself, since a framework would not let us hang up without an answer.
 
-use std::{
-    collections::BTreeMap,
-    convert::Infallible,
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, Response, StatusCode, header};
@@ -16,21 +11,17 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use jiff::Timestamp;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Shared,
     behaviour::{self, Act, End, PATIENCE},
+    listen,
     records::Reception,
     verify,
 };
 
-/// Most connections at a time; more wait to be accepted.
-const MAX_CONNECTIONS: usize = 10_000;
 /// The longest body that is read.
 const MAX_BODY: usize = 1024 * 1024;
 /// How long a connection may be idle between two requests.
@@ -51,42 +42,7 @@ impl std::fmt::Display for HangUp {
 impl std::error::Error for HangUp {}
 
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken, tasks: TaskTracker) {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut number = 0_u64;
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => return,
-            accepted = accept(&listener, &permits) => accepted,
-        };
-        match accepted {
-            Ok((stream, permit)) => {
-                number += 1;
-                let (shared, stop) = (shared.clone(), stop.clone());
-                tasks.spawn(async move {
-                    tokio::select! {
-                        () = stop.cancelled() => {}
-                        () = converse(stream, shared, number) => {}
-                    }
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                // out of file descriptors: others have to close first
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-    }
-}
-
-async fn accept(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = permits.clone().acquire_owned().await.map_err(std::io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    stream.set_nodelay(true)?;
-    Ok((stream, permit))
+    listen::each(listener, stop, tasks, |stream, number| converse(stream, shared.clone(), number)).await;
 }
 
 async fn converse(stream: TcpStream, shared: Arc<Shared>, connection: u64) {
@@ -116,26 +72,24 @@ async fn answer(shared: &Shared, connection: u64, request: Request<Incoming>) ->
     let checked = shared.verifier.check(&head.method, &head.headers, &body, now);
     let path = head.uri.path();
     let reception = Reception {
-        number: 0,
         time: now,
-        channel: Channel::Webhook.as_str().to_owned(),
-        connection,
         method: head.method.to_string(),
         address: address(&head.headers, &head.uri),
         path: path.to_owned(),
-        webhook_id: verify::text(&head.headers, "webhook-id").map(str::to_owned),
+        id: verify::text(&head.headers, "webhook-id").map(str::to_owned),
         verified: checked.is_ok(),
         problem: checked.as_ref().err().map(|r| r.problem.to_owned()),
-        answered: None,
         headers: texts(&head.headers),
         body: String::from_utf8_lossy(&body).into_owned(),
+        ..Reception::new(Channel::Webhook, connection)
     };
-    let kept = shared.records.keep(reception, |seen| match &checked {
-        Ok(()) => {
-            let act = behaviour::of(path, head.uri.query(), seen);
-            shared.rules.lock().unwrap_or_else(PoisonError::into_inner).bend(Channel::Webhook, path, act)
-        }
-        Err(r) => Act::answer(StatusCode::from_u16(r.status).unwrap_or(StatusCode::BAD_REQUEST), r.problem),
+    let kept = shared.records.keep(reception, |seen| {
+        let act = match &checked {
+            Ok(()) => behaviour::of(path, head.uri.query(), seen).bent(shared.strike(Channel::Webhook, path)),
+            Err(r) => Act::answer(StatusCode::from_u16(r.status).unwrap_or(StatusCode::BAD_REQUEST), r.problem),
+        };
+        let status = act.status();
+        (act, status)
     });
     match kept {
         Ok(act) => carry_out(act).await,
@@ -194,7 +148,8 @@ fn address(headers: &HeaderMap, uri: &hyper::Uri) -> String {
     format!("http://{}{uri}", verify::text(headers, header::HOST.as_str()).unwrap_or_default())
 }
 
-fn texts(headers: &HeaderMap) -> BTreeMap<String, String> {
+/// Every header; values of the same name are joined.
+pub(crate) fn texts(headers: &HeaderMap) -> BTreeMap<String, String> {
     let mut texts = BTreeMap::<String, String>::new();
     for (name, value) in headers {
         let value = String::from_utf8_lossy(value.as_bytes());

@@ -11,8 +11,7 @@ use std::{
 use anyhow::Context as _;
 use domain::Channel;
 use jiff::Timestamp;
-
-use crate::behaviour::Act;
+use serde_json::Value;
 
 /// Most requests in memory.
 const MAX_RECORDS: usize = 200_000;
@@ -34,15 +33,15 @@ pub struct Reception {
     pub channel: String,
     /// The connection, counted from 1 since the start.
     pub connection: u64,
-    /// `POST`, if all is well.
+    /// `POST`, if all is well; empty for mail.
     pub method: String,
-    /// The whole URL.
+    /// The whole URL, or the recipient of a mail.
     pub address: String,
-    /// Its path.
+    /// The path of the URL, or the recipient of a mail.
     pub path: String,
-    /// The header of that name.
-    pub webhook_id: Option<String>,
-    /// Signature, time and headers are right.
+    /// What the sender calls it: `webhook-id`, `apns-id` or the `Message-ID`.
+    pub id: Option<String>,
+    /// The provider would take it: signature, time, headers and size are right.
     pub verified: bool,
     /// What is not.
     pub problem: Option<String>,
@@ -52,6 +51,31 @@ pub struct Reception {
     pub headers: BTreeMap<String, String>,
     /// The body; bytes that are no UTF-8 show as `U+FFFD`.
     pub body: String,
+    /// What only this provider knows.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub extra: BTreeMap<String, Value>,
+}
+
+impl Reception {
+    /// One that arrives now, not yet verified, with nothing in it.
+    pub(crate) fn new(channel: Channel, connection: u64) -> Self {
+        Self {
+            number: 0,
+            time: Timestamp::now(),
+            channel: channel.as_str().to_owned(),
+            connection,
+            method: String::new(),
+            address: String::new(),
+            path: String::new(),
+            id: None,
+            verified: false,
+            problem: None,
+            answered: None,
+            headers: BTreeMap::new(),
+            body: String::new(),
+            extra: BTreeMap::new(),
+        }
+    }
 }
 
 /// Counts since the start or the last reset.
@@ -125,6 +149,7 @@ struct Inner {
 struct Kept {
     number: u64,
     time: Timestamp,
+    channel: Box<str>,
     path: Box<str>,
     json: Box<str>,
 }
@@ -150,13 +175,14 @@ impl Records {
         })))
     }
 
-    /// Decides what to do with a request, from the number of verified ones with its id before it, and keeps it. When it
-    /// returns, the file has it. Errors: the file could not be written; then the request must not be answered as taken.
-    pub(crate) fn keep(&self, mut r: Reception, decide: impl FnOnce(u32) -> Act) -> anyhow::Result<Act> {
+    /// Decides what to do with a request and with which status, if any, from the number of verified ones with its id before
+    /// it, and keeps it. When it returns, the file has it. Errors: the file could not be written; then the request must not be
+    /// answered as taken.
+    pub(crate) fn keep<T>(&self, mut r: Reception, decide: impl FnOnce(u32) -> (T, Option<u16>)) -> anyhow::Result<T> {
         let mut inner = self.lock();
-        let act = decide(inner.seen(&r));
+        let (act, answered) = decide(inner.seen(&r));
         r.number = inner.totals.count + 1;
-        r.answered = act.status();
+        r.answered = answered;
         let mut json = serde_json::to_string(&r)?;
         if let Some(file) = &mut inner.file {
             // one unbuffered write for the whole line: a killed process leaves no half of it in a buffer
@@ -165,16 +191,21 @@ impl Records {
             json.pop();
         }
         inner.count(&r);
-        inner.push(Kept { number: r.number, time: r.time, path: r.path.into(), json: json.into() });
+        inner.push(Kept {
+            number: r.number,
+            time: r.time,
+            channel: r.channel.into(),
+            path: r.path.into(),
+            json: json.into(),
+        });
         Ok(act)
     }
 
     pub(crate) fn list(&self, filter: &Filter<'_>) -> Listed {
         let inner = self.lock();
-        // webhooks are all there is yet
-        let any = filter.channel.is_none_or(|c| c == Channel::Webhook);
         let wanted = |k: &&Kept| {
-            any && k.path.starts_with(filter.path)
+            filter.channel.is_none_or(|c| *k.channel == *c.as_str())
+                && k.path.starts_with(filter.path)
                 && match filter.since {
                     None => true,
                     Some(Since::Time(t)) => k.time >= t,
@@ -247,7 +278,7 @@ impl Inner {
     /// How often a verified request with this id came before. An id that is no longer counted passes for an old one, so
     /// that nothing fails for ever.
     fn seen(&self, r: &Reception) -> u32 {
-        let id = r.webhook_id.as_deref().unwrap_or_default();
+        let id = r.id.as_deref().unwrap_or_default();
         self.ids.get(id).map_or(if self.ids.len() < MAX_COUNTED { 0 } else { u32::MAX }, |id| id.seen)
     }
 
@@ -264,7 +295,7 @@ impl Inner {
         };
         if !r.verified {
             self.totals.unverified += 1;
-        } else if let Some(id) = &r.webhook_id {
+        } else if let Some(id) = &r.id {
             counted &= self.count_id(id, r.answered.is_some_and(|s| (200..300).contains(&s)));
         }
         self.totals.uncounted += u64::from(!counted);
@@ -308,31 +339,17 @@ fn bounded_entry<'a, V: Default>(map: &'a mut HashMap<Box<str>, V>, key: &str) -
 
 #[cfg(test)]
 mod tests {
-    use axum::http::StatusCode;
-
     use super::*;
     use crate::behaviour;
 
     fn reception(path: &str, id: &str, verified: bool) -> Reception {
-        Reception {
-            number: 0,
-            time: Timestamp::UNIX_EPOCH,
-            channel: "webhook".into(),
-            connection: 1,
-            method: "POST".into(),
-            address: String::new(),
-            path: path.into(),
-            webhook_id: Some(id.into()),
-            verified,
-            problem: None,
-            answered: None,
-            headers: BTreeMap::new(),
-            body: "{}".into(),
-        }
+        let (path, id) = (path.into(), Some(id.into()));
+        Reception { path, id, verified, ..Reception::new(Channel::Webhook, 1) }
     }
 
     fn keep(records: &Records, path: &str, id: &str) {
-        records.keep(reception(path, id, true), |seen| behaviour::of(path, None, seen)).expect("kept");
+        let status = |seen| ((), behaviour::of(path, None, seen).status());
+        records.keep(reception(path, id, true), status).expect("kept");
     }
 
     #[test]
@@ -357,7 +374,7 @@ mod tests {
         for _ in 0..3 {
             keep(&records, "/hook/flaky/2/a", "retried");
             let refused = reception("/hook/flaky/2/a", "retried", false);
-            records.keep(refused, |_| Act::answer(StatusCode::UNAUTHORIZED, "")).expect("kept");
+            records.keep(refused, |_| ((), Some(401))).expect("kept");
         }
         let summary = records.summary();
         assert_eq!(summary.repeated.get("retried"), Some(&3));

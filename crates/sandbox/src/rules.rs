@@ -2,47 +2,82 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use axum::http::StatusCode;
 use domain::Channel;
 use jiff::SignedDuration;
 
-use crate::behaviour::{self, Act, End, PATIENCE};
+use crate::{
+    behaviour::{self, PATIENCE},
+    smtp::Phase,
+};
 
 /// The body of `PUT /behaviour`.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Put {
     channel: String,
-    rule: Rule,
+    rule: Written,
 }
 
-/// A rule as it was put.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+/// A rule as it is written.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Rule {
+pub(crate) struct Written {
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
     #[serde(
         default,
         serialize_with = "jiff::fmt::serde::duration::friendly::compact::optional",
         skip_serializing_if = "Option::is_none"
     )]
     delay: Option<SignedDuration>,
+    #[serde(
+        default,
+        serialize_with = "jiff::fmt::serde::duration::friendly::compact::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
+    jitter: Option<SignedDuration>,
     #[serde(default = "always")]
     rate: f64,
     #[serde(default)]
     drop: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    goaway: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_streams: Option<u32>,
     #[serde(default)]
     path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    phase: Option<Phase>,
 }
 
 const fn always() -> f64 {
     1.0
 }
 
+/// What a rule does to a request that it strikes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Rule {
+    /// The status of HTTP, or the reply code of SMTP.
+    pub(crate) status: Option<u16>,
+    /// APNs' reason, or the text of an SMTP reply.
+    pub(crate) reason: Option<String>,
+    /// Wait so long first.
+    pub(crate) delay: Option<Duration>,
+    /// Close the connection without an answer.
+    pub(crate) drop: bool,
+    /// APNs: send GOAWAY and do not process it.
+    pub(crate) goaway: bool,
+    /// APNs: allow so many streams from now on.
+    pub(crate) max_streams: Option<u32>,
+}
+
 /// A checked rule and the number of requests that it was asked about.
 struct Active {
+    written: Written,
     rule: Rule,
+    jitter: Duration,
     asked: u64,
 }
 
@@ -50,21 +85,11 @@ struct Active {
 pub(crate) struct Rules(BTreeMap<Channel, Active>);
 
 impl Rules {
-    pub(crate) fn put(&mut self, Put { channel, rule }: Put) -> Result<(), String> {
+    pub(crate) fn put(&mut self, Put { channel, rule: written }: Put) -> Result<(), String> {
         let channel = Channel::parse(&channel)?;
-        if !(0.0..=1.0).contains(&rule.rate) {
-            return Err("`rate` is 0 to 1".into());
-        }
-        if rule.status.is_some_and(|s| behaviour::status(&s.to_string()).is_none()) {
-            return Err("`status` is 200 to 599".into());
-        }
-        if rule.delay.is_some_and(|d| Duration::try_from(d).map_or(true, |d| d > PATIENCE)) {
-            return Err("`delay` is 0s to 60s".into());
-        }
-        if rule.status.is_none() && rule.delay.is_none() && !rule.drop {
-            return Err("a rule has `status`, `delay` or `drop`".into());
-        }
-        self.0.insert(channel, Active { rule, asked: 0 });
+        let rule = written.check(channel)?;
+        let jitter = span(written.jitter)?.unwrap_or_default();
+        self.0.insert(channel, Active { written, rule, jitter, asked: 0 });
         Ok(())
     }
 
@@ -72,27 +97,74 @@ impl Rules {
         self.0.clear();
     }
 
-    pub(crate) fn shown(&self) -> BTreeMap<&'static str, Rule> {
-        self.0.iter().map(|(channel, active)| (channel.as_str(), active.rule.clone())).collect()
+    pub(crate) fn shown(&self) -> BTreeMap<&'static str, Written> {
+        self.0.iter().map(|(channel, active)| (channel.as_str(), active.written.clone())).collect()
     }
 
-    /// Bends what would be done with a request.
-    pub(crate) fn bend(&mut self, channel: Channel, path: &str, act: Act) -> Act {
-        let Some(Active { rule, asked }) = self.0.get_mut(&channel).filter(|a| path.starts_with(&a.rule.path)) else {
-            return act;
-        };
-        *asked += 1;
-        if share(*asked) >= rule.rate {
-            return act;
-        }
-        let delay = rule.delay.and_then(|d| Duration::try_from(d).ok()).unwrap_or(act.delay);
-        let end = match rule.status.and_then(|s| StatusCode::from_u16(s).ok()) {
-            _ if rule.drop => End::Drop,
-            Some(status) => End::Answer { status, header: None, text: "as the rule says" },
-            None => act.end,
-        };
-        Act { delay, end }
+    /// What is to be done to a request, if the channel's rule strikes it.
+    pub(crate) fn strike(&mut self, channel: Channel, path: &str) -> Option<Rule> {
+        self.strike_in(channel, Phase::default(), path)
     }
+
+    /// The same for a part of a request.
+    pub(crate) fn strike_in(&mut self, channel: Channel, phase: Phase, path: &str) -> Option<Rule> {
+        let matches = |w: &Written| w.phase.unwrap_or_default() == phase && path.starts_with(&w.path);
+        let active = self.0.get_mut(&channel).filter(|a| matches(&a.written))?;
+        active.asked += 1;
+        if share(active.asked) >= active.written.rate {
+            return None;
+        }
+        let mut rule = active.rule.clone();
+        if !active.jitter.is_zero() {
+            // another sequence than the one that chose the request
+            rule.delay = Some(rule.delay.unwrap_or_default() + active.jitter.mul_f64(share(!active.asked)));
+        }
+        Some(rule)
+    }
+}
+
+impl Written {
+    fn check(&self, channel: Channel) -> Result<Rule, String> {
+        if !(0.0..=1.0).contains(&self.rate) {
+            return Err("`rate` is 0 to 1".into());
+        }
+        if self.status.is_some_and(|s| behaviour::status(&s.to_string()).is_none()) {
+            return Err("`status` is 200 to 599".into());
+        }
+        if channel != Channel::Apns && (self.goaway || self.max_streams.is_some()) {
+            return Err("`goaway` and `max_streams` are for apns".into());
+        }
+        if channel != Channel::Email && self.phase.is_some() {
+            return Err("`phase` is for email".into());
+        }
+        if channel == Channel::Webhook && self.reason.is_some() {
+            return Err("`reason` is for apns and email".into());
+        }
+        if self.reason.as_ref().is_some_and(|r| r.len() > 200 || r.chars().any(char::is_control)) {
+            return Err("`reason` is at most 200 characters on one line".into());
+        }
+        if self.reason.is_some() && self.status.is_none() {
+            return Err("`reason` goes with `status`".into());
+        }
+        let rule = Rule {
+            status: self.status,
+            reason: self.reason.clone(),
+            delay: span(self.delay)?,
+            drop: self.drop,
+            goaway: self.goaway,
+            max_streams: self.max_streams,
+        };
+        if rule == Rule::default() && self.jitter.is_none() {
+            return Err("a rule has `status`, `delay`, `jitter`, `drop`, `goaway` or `max_streams`".into());
+        }
+        Ok(rule)
+    }
+}
+
+fn span(written: Option<SignedDuration>) -> Result<Option<Duration>, String> {
+    let wrong = "`delay` and `jitter` are 0s to 60s";
+    let span = written.map(Duration::try_from).transpose().map_err(|_| wrong)?;
+    if span.is_some_and(|s| s > PATIENCE) { Err(wrong.into()) } else { Ok(span) }
 }
 
 /// A fixed sequence that looks random, from 0 to below 1: `SplitMix64` of a counter.
@@ -107,7 +179,10 @@ fn share(count: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::StatusCode;
+
     use super::*;
+    use crate::behaviour::{Act, End};
 
     fn put(rules: &mut Rules, json: &str) -> Result<(), String> {
         rules.put(serde_json::from_str(json).map_err(|e| e.to_string())?)
@@ -119,8 +194,7 @@ mod tests {
             let mut rules = Rules::default();
             let json = r#"{"channel": "webhook", "rule": {"status": 500, "rate": 0.25, "path": "/hook/ok/"}}"#;
             put(&mut rules, json).expect("valid");
-            let mut struck =
-                |path| rules.bend(Channel::Webhook, path, Act::answer(StatusCode::OK, "")).status() == Some(500);
+            let mut struck = |path| rules.strike(Channel::Webhook, path).is_some_and(|r| r.status == Some(500));
             assert!(!(0..100).any(|_| struck("/hook/gone")));
             (0..4000).map(|_| struck("/hook/ok/x")).collect::<Vec<_>>()
         };
@@ -146,7 +220,13 @@ mod tests {
         }
         assert!(put(&mut rules, r#"{"channel": "pigeon", "rule": {"drop": true}}"#).is_err());
         put(&mut rules, r#"{"channel": "webhook", "rule": {"drop": true, "delay": "300ms"}}"#).expect("valid");
-        let bent = rules.bend(Channel::Webhook, "/hook/ok", Act::answer(StatusCode::OK, ""));
+        let bent = Act::answer(StatusCode::OK, "").bent(rules.strike(Channel::Webhook, "/hook/ok"));
         assert_eq!(bent, Act { delay: Duration::from_millis(300), end: End::Drop });
+        let spread = r#"{"channel": "apns", "rule": {"delay": "20ms", "jitter": "10ms"}}"#;
+        put(&mut rules, spread).expect("valid");
+        for _ in 0..100 {
+            let delay = rules.strike(Channel::Apns, "/3/device/00").and_then(|r| r.delay).expect("a delay");
+            assert!((Duration::from_millis(20)..Duration::from_millis(30)).contains(&delay), "{delay:?}");
+        }
     }
 }

@@ -13,10 +13,9 @@ use serde_json::{Value, json};
 const KEY: [u8; 32] = [5; 32];
 
 async fn start(record_dir: Option<&Path>) -> Running {
-    let any = "127.0.0.1:0".parse().expect("an address");
     let secret = Secret::new(format!("whsec_{}", BASE64_STANDARD.encode(KEY)));
-    let settings = SandboxSettings { listen: any, control: any, record_dir: record_dir.map(Into::into), secret };
-    Sandbox::start(settings).await.expect("started")
+    let record_dir = record_dir.map(Into::into);
+    Sandbox::start(SandboxSettings { record_dir, ..SandboxSettings::local(secret) }).await.expect("started")
 }
 
 fn client() -> Client {
@@ -101,7 +100,7 @@ async fn the_file_has_a_request_before_the_sender_has_its_answer_and_outlives_th
             post(&client, &running.hook("ok/x"), &id).await.expect("answered");
             let lines = std::fs::read_to_string(dir.path().join("received.jsonl")).expect("file");
             let last: Reception = serde_json::from_str(lines.lines().last().expect("line")).expect("a whole line");
-            assert_eq!((last.webhook_id.as_deref(), lines.lines().count()), (Some(id.as_str()), run * 5 + i + 1));
+            assert_eq!((last.id.as_deref(), lines.lines().count()), (Some(id.as_str()), run * 5 + i + 1));
         }
         running.shutdown().await;
     }
