@@ -1,4 +1,4 @@
-//! `/v1/config`: tenants, keys, categories, accounts and sources, for operators.
+//! `/v1/config`: tenants, keys, categories, accounts and sources, for operators. Templates are only shown here.
 
 use axum::{
     Extension, Json,
@@ -51,7 +51,7 @@ pub(crate) struct Whose {
 /// Reads an entry.
 #[utoipa::path(
     get, path = "/v1/config/{kind}/{name}", operation_id = "getConfig", tag = "config",
-    params(("kind" = String, Path, description = "tenants, keys, categories, accounts or sources"), ("name" = String, Path), Whose),
+    params(("kind" = String, Path, description = "tenants, keys, categories, accounts, sources or templates"), ("name" = String, Path), Whose),
     responses(
         (status = 200, body = Object),
         (status = "4XX", description = "Refused", body = Document, content_type = "application/problem+json"),
@@ -73,7 +73,7 @@ pub(crate) async fn get(
 #[utoipa::path(
     get, path = "/v1/config/{kind}", operation_id = "listConfig", tag = "config",
     params(
-        ("kind" = String, Path, description = "tenants, keys, categories, accounts or sources"), Whose,
+        ("kind" = String, Path, description = "tenants, keys, categories, accounts, sources or templates"), Whose,
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
         ("limit" = Option<u16>, Query, description = "1 to 1,000; 50 if left out"),
     ),
@@ -92,7 +92,7 @@ pub(crate) async fn list(
     let mut parameters = Parameters::read(pairs, &["tenant", "cursor", "limit"], &[]);
     let kind = parse_kind(&kind)?;
     let limit = parameters.limit();
-    let after = parameters.take("cursor", parse_name);
+    let after = parameters.take("cursor", |name| parse_name(kind, name));
     let tenant = parameters.take("tenant", TenantId::parse);
     parameters.finish()?;
     let tenant = match kind {
@@ -116,9 +116,10 @@ pub(crate) async fn list(
 /// Writes an entry; it replaces one of the same name. Every service sees it within moments.
 #[utoipa::path(
     put, path = "/v1/config/{kind}/{name}", operation_id = "putConfig", tag = "config",
-    params(("kind" = String, Path, description = "tenants, keys, categories, accounts or sources"), ("name" = String, Path), Whose),
+    params(("kind" = String, Path, description = "tenants, keys, categories, accounts, sources or templates"), ("name" = String, Path), Whose),
     request_body(content = Object, description = "A tenant: `title`. A key: `key` (kept only as its hash) or `sha256`, \
-        `scopes`, `revoked`. A category: `channels`, `opt_in`. An account: `channel` and its secrets. A source: `source`, whose CloudEvents are the tenant's."),
+        `scopes`, `revoked`. A category: `channels`, `opt_in`. An account: `channel` and its secrets. A source: `source`, whose CloudEvents are the tenant's. \
+        Templates are put at `/v1/templates/{key}` instead."),
     responses(
         (status = 200, description = "As it is kept now, secrets hidden", body = Object),
         (status = "4XX", description = "Refused; nothing was changed", body = Document, content_type = "application/problem+json"),
@@ -146,7 +147,7 @@ pub(crate) async fn put(
 /// Removes an entry.
 #[utoipa::path(
     delete, path = "/v1/config/{kind}/{name}", operation_id = "deleteConfig", tag = "config",
-    params(("kind" = String, Path, description = "tenants, keys, categories, accounts or sources"), ("name" = String, Path), Whose),
+    params(("kind" = String, Path, description = "tenants, keys, categories, accounts, sources or templates"), ("name" = String, Path), Whose),
     responses(
         (status = 204, description = "Removed"),
         (status = "4XX", description = "Refused; nothing was changed", body = Document, content_type = "application/problem+json"),
@@ -160,6 +161,9 @@ pub(crate) async fn delete(
 ) -> Result<StatusCode, Problem> {
     let at = place(&caller, &kind, &name, pairs)?;
     may_write(&caller, &at)?;
+    if at.kind == Kind::Templates {
+        return Err(Problem::field("", "templates are removed, with their versions, at DELETE /v1/templates/{key}"));
+    }
     let config = ingress.config.snapshot();
     if !config.entries.contains_key(&at) {
         return Err(not_found(&at));
@@ -189,7 +193,7 @@ fn place(caller: &Caller, kind: &str, name: &str, pairs: Vec<(String, String)>) 
     let named = parameters.take("tenant", TenantId::parse);
     parameters.finish()?;
     let kind = parse_kind(kind)?;
-    let name = parse_name(name).map_err(|detail| Problem::field("", detail))?;
+    let name = parse_name(kind, name).map_err(|detail| Problem::field("", detail))?;
     let tenant = if kind == Kind::Tenants {
         let own = TenantId::parse(&name).map_err(|detail| Problem::field("", detail))?;
         whose(caller, Some(named.unwrap_or(own)))?
@@ -204,7 +208,7 @@ fn place(caller: &Caller, kind: &str, name: &str, pairs: Vec<(String, String)>) 
 }
 
 /// The tenant that the caller speaks of. Another tenant does not exist for a tenant's key.
-fn whose(caller: &Caller, named: Option<TenantId>) -> Result<TenantId, Problem> {
+pub(crate) fn whose(caller: &Caller, named: Option<TenantId>) -> Result<TenantId, Problem> {
     match (&caller.tenant, named) {
         (None, Some(named)) => Ok(named),
         (None, None) => {
@@ -226,9 +230,8 @@ fn may_write(caller: &Caller, at: &EntryKey) -> Result<(), Problem> {
 
 /// What an entry needs around it.
 fn check_place(config: &Snapshot, at: &EntryKey, value: &Value) -> Result<(), Problem> {
-    if at.kind != Kind::Tenants && config.tenant(&at.tenant).is_none() {
-        let detail = format!("there is no tenant `{0}`; PUT /v1/config/tenants/{0} makes it", at.tenant);
-        return Err(Problem::new(problem::Kind::NotFound, detail));
+    if at.kind != Kind::Tenants {
+        check_tenant(config, &at.tenant)?;
     }
     // a key decides the tenant, so it can only be in one place
     let sha256 = value.get("sha256").and_then(Value::as_str).filter(|_| at.kind == Kind::Keys);
@@ -240,6 +243,15 @@ fn check_place(config: &Snapshot, at: &EntryKey, value: &Value) -> Result<(), Pr
         return Err(Problem::new(problem::Kind::Conflict, "this source is bound already; one source has one owner"));
     }
     Ok(())
+}
+
+/// Nothing is written for a tenant that does not exist.
+pub(crate) fn check_tenant(config: &Snapshot, tenant: &TenantId) -> Result<(), Problem> {
+    if config.tenant(tenant).is_some() {
+        return Ok(());
+    }
+    let detail = format!("there is no tenant `{tenant}`; PUT /v1/config/tenants/{tenant} makes it");
+    Err(Problem::new(problem::Kind::NotFound, detail))
 }
 
 fn not_found(at: &EntryKey) -> Problem {

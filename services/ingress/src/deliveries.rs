@@ -7,7 +7,8 @@ use axum::{
     extract::{Query, State},
 };
 use domain::{
-    CategoryKey, Channel, FieldErrors, NotificationId, Reason, State as DeliveryState, Timestamp, UserId, config::Scope,
+    CategoryKey, Channel, FieldErrors, NotificationId, Reason, State as DeliveryState, TemplateKey, TemplateRef,
+    Timestamp, UserId, config::Scope,
 };
 use store::DeliveryQuery;
 use utoipa::{IntoParams, ToSchema};
@@ -25,9 +26,23 @@ pub const DEFAULT_LIMIT: usize = 50;
 /// Most items of a page.
 pub const MAX_LIMIT: usize = 1000;
 
-const KNOWN: [&str; 10] =
-    ["user", "notification", "channel", "state", "reason", "category", "since", "until", "cursor", "limit"];
-const PLANNED: [&str; 3] = ["provider", "template", "q"];
+const KNOWN: [&str; 13] = [
+    "user",
+    "notification",
+    "channel",
+    "provider",
+    "state",
+    "reason",
+    "template",
+    "category",
+    "since",
+    "until",
+    "q",
+    "cursor",
+    "limit",
+];
+/// Most characters of a provider's name, and of a search for words.
+const MAX_TEXT: usize = 200;
 
 /// A page of deliveries, newest first.
 #[derive(Debug, serde::Serialize, ToSchema)]
@@ -48,16 +63,23 @@ pub(crate) struct Search {
     notification: Option<uuid::Uuid>,
     /// On this channel.
     channel: Option<String>,
+    /// Sent by this provider.
+    provider: Option<String>,
     /// In this state.
     state: Option<String>,
     /// For this reason.
     reason: Option<String>,
+    /// Made from this template: `order-shipped` for every version, or `order-shipped@3`.
+    template: Option<String>,
     /// Of this category.
     category: Option<String>,
     /// Accepted then or later.
     since: Option<Timestamp>,
     /// Accepted before.
     until: Option<Timestamp>,
+    /// All of these words, each whole, in any order and case: in values of metadata, answers of providers, ids, user, template
+    /// or category.
+    q: Option<String>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,
     /// 1 to 1,000; 50 if left out.
@@ -78,7 +100,7 @@ pub(crate) async fn search(
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Json<DeliveryPage>, Problem> {
     let tenant = caller.may(Scope::NotificationsRead)?;
-    let mut parameters = Parameters::read(pairs, &KNOWN, &PLANNED);
+    let mut parameters = Parameters::read(pairs, &KNOWN, &[]);
     let query = DeliveryQuery {
         user: parameters.take("user", UserId::parse),
         notification: parameters.take("notification", |t| t.parse::<NotificationId>()),
@@ -86,6 +108,9 @@ pub(crate) async fn search(
         state: parameters.take("state", DeliveryState::parse),
         reason: parameters.take("reason", Reason::parse),
         category: parameters.take("category", CategoryKey::parse),
+        provider: parameters.take("provider", text),
+        template: parameters.take("template", template),
+        q: parameters.take("q", text),
         since: parameters.take("since", time),
         until: parameters.take("until", time),
     };
@@ -96,6 +121,21 @@ pub(crate) async fn search(
     let page = page.ok_or_else(|| Problem::field("/cursor", "not a cursor of this search; begin without one"))?;
     let items = page.items.into_iter().map(view::Delivery::from).collect();
     Ok(Json(DeliveryPage { items, next_cursor: page.next_cursor }))
+}
+
+/// `key` or `key@3`.
+fn template(text: &str) -> Result<String, String> {
+    match text.contains('@') {
+        true => TemplateRef::parse(text).map(|version| version.to_string()),
+        false => TemplateKey::parse(text).map(String::from),
+    }
+}
+
+fn text(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() || text.chars().count() > MAX_TEXT || text.chars().any(char::is_control) {
+        return Err(format!("give 1 to {MAX_TEXT} characters, none of them a control character"));
+    }
+    Ok(text.to_owned())
 }
 
 fn time(text: &str) -> Result<Timestamp, String> {

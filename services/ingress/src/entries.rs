@@ -19,6 +19,7 @@ pub(crate) fn parse(kind: Kind, json: &[u8]) -> Result<Value, FieldErrors> {
         Kind::Categories => as_is::<Category>(json),
         Kind::Accounts => account(json),
         Kind::Sources => source(json),
+        Kind::Templates => Err(one("", "templates are put at PUT /v1/templates/{key}, and published there")),
     }
 }
 
@@ -34,7 +35,7 @@ pub(crate) fn shown(kind: Kind, value: &Value) -> Value {
                 }
             }
         }
-        (Kind::Accounts | Kind::Tenants | Kind::Keys | Kind::Categories | Kind::Sources, _) => {}
+        (Kind::Accounts | Kind::Tenants | Kind::Keys | Kind::Categories | Kind::Sources | Kind::Templates, _) => {}
     }
     value
 }
@@ -136,7 +137,7 @@ mod tests {
                 "`revoked`",
             ),
             (Kind::Categories, r#"{"channels": ["pigeon"]}"#, "/channels/0", "no channel or type"),
-            (Kind::Categories, r#"{"channels": ["email"]}"#, "/channels/0", "not yet built"),
+            (Kind::Categories, r#"{"channels": ["sms"]}"#, "/channels/0", "not yet built"),
             (Kind::Categories, r#"{"optin": true}"#, "/optin", "opt_in"),
             (Kind::Tenants, r#"{"title": 7}"#, "/title", "expected a string"),
             (Kind::Accounts, r#"{"channel": "webhook", "secret": "whsec_AAAA"}"#, "/secret", "24 to 64"),
@@ -149,7 +150,8 @@ mod tests {
             ),
             (Kind::Sources, r#"{"source": "a b"}"#, "/source", "URI reference"),
             (Kind::Sources, r#"{}"#, "", "source"),
-            (Kind::Accounts, r#"{"channel": "email"}"#, "/channel", "webhook"),
+            (Kind::Accounts, r#"{"channel": "pigeon"}"#, "/channel", "webhook"),
+            (Kind::Templates, r#"{}"#, "", "PUT /v1/templates/{key}"),
         ] {
             let errors = parse(kind, json.as_bytes()).expect_err(json);
             let [error] = errors.0.as_slice() else { panic!("{json}: {errors}") };

@@ -3,30 +3,37 @@
 pub mod auth;
 pub mod body;
 pub mod config;
+pub mod conservation;
+pub mod dead_letters;
 pub mod deliveries;
+pub mod devices;
 pub mod edge;
 mod entries;
 mod events;
+pub mod grpc;
 pub mod metrics;
 pub mod notifications;
 pub mod openapi;
 mod planned;
 pub mod preferences;
 pub mod problem;
+pub mod templates;
+mod turns;
 pub mod users;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router, middleware,
-    routing::{get, post, put},
+    routing::{delete, get, post, put},
 };
 use domain::{Secret, Timestamp};
 use service_kit::{Kit, Reader, Section};
 use tokio::sync::Semaphore;
+use turns::Turns;
 
 /// The settings of `[ingress]`.
-pub const SETTINGS: Section = Section { defaults: include_str!("../settings.default.toml"), check: |r| drop(read(r)) };
+pub const SETTINGS: Section = Section { defaults: include_str!("../settings.default.toml"), check };
 
 /// What an operator may set.
 #[derive(Debug, Clone)]
@@ -39,6 +46,8 @@ pub struct Options {
     pub publishing_mib: u32,
     /// The longest that reading a request's body, and then answering it, may take.
     pub request_timeout: Duration,
+    /// Most devices of a user.
+    pub devices_per_user: usize,
 }
 
 /// What the handlers work with. Cheap to clone; all clones share the same limits.
@@ -54,7 +63,9 @@ pub struct Ingress {
     publishing: Arc<Semaphore>,
     publishing_kib: u32,
     request_timeout: Duration,
-    turns: preferences::Turns,
+    devices_per_user: usize,
+    user_turns: Turns,
+    template_turns: Turns,
 }
 
 impl Ingress {
@@ -78,7 +89,9 @@ impl Ingress {
             publishing: Arc::new(Semaphore::new(publishing_kib as usize)),
             publishing_kib,
             request_timeout: options.request_timeout,
-            turns: preferences::Turns::default(),
+            devices_per_user: options.devices_per_user,
+            user_turns: Turns::default(),
+            template_turns: Turns::default(),
         }
     }
 }
@@ -90,9 +103,20 @@ pub fn router(ingress: Ingress) -> Router {
         .route("/v1/notifications/batch", post(notifications::send_batch))
         .route("/v1/notifications/{id}", get(notifications::get).delete(planned::cancel))
         .route("/v1/deliveries", get(deliveries::search))
+        .route("/v1/dead-letters", get(dead_letters::list))
+        .route("/v1/dead-letters/redrive", post(dead_letters::redrive))
+        .route("/v1/dead-letters/{id}", get(dead_letters::get))
+        .route("/v1/conservation", get(conservation::get))
         .route("/v1/users/{user}", put(users::put).get(users::get).delete(users::delete))
         .route("/v1/users/{user}/preferences", put(preferences::put).get(preferences::get).patch(preferences::patch))
         .route("/v1/users/{user}/preferences/history", get(preferences::history))
+        .route("/v1/users/{user}/devices", post(devices::post).get(devices::list))
+        .route("/v1/users/{user}/devices/{device}", delete(devices::delete))
+        .route("/v1/templates", get(templates::list))
+        .route("/v1/templates/{key}", put(templates::put).get(templates::get).delete(templates::delete))
+        .route("/v1/templates/{key}/versions/{version}", get(templates::version))
+        .route("/v1/templates/{key}/publish", post(templates::publish))
+        .route("/v1/templates/{key}/preview", post(templates::preview::post))
         .route("/v1/config/{kind}", get(config::list))
         .route("/v1/config/{kind}/{name}", put(config::put).get(config::get).delete(config::delete));
     planned::add(built)
@@ -109,12 +133,18 @@ pub async fn run(kit: &Kit) -> anyhow::Result<SocketAddr> {
     let (listen, options) = kit.settings.read(read)?;
     let ingress = Ingress::new(kit.log.clone(), kit.topics.clone(), kit.config.clone(), &kit.stores, &options);
     events::run(kit, ingress.clone(), options.in_flight);
-    let routes = router(ingress).merge(kit.health.routes());
+    let routes = router(ingress.clone()).merge(kit.health.routes());
     let listener = service_kit::serve::bind(listen, "ingress.listen").await?;
     let address = listener.local_addr()?;
     tracing::info!(%address, "the public API is listening");
+    grpc::run(kit, ingress, options.in_flight).await?;
     kit.spawn("ingress", service_kit::serve::serve(listener, routes, kit.shutdown.clone()));
     Ok(address)
+}
+
+fn check(r: &mut Reader<'_>) {
+    read(r);
+    grpc::listen(r);
 }
 
 fn read(r: &mut Reader<'_>) -> (SocketAddr, Options) {
@@ -127,7 +157,8 @@ fn read(r: &mut Reader<'_>) -> (SocketAddr, Options) {
     let publishing_mib = u32::try_from(r.integer("ingress.publishing_mib", 1..=65_536)).unwrap_or(1);
     let request_timeout =
         r.duration_within("ingress.request_timeout", Duration::from_millis(100)..=Duration::from_secs(300));
-    (listen, Options { operator_key, in_flight, publishing_mib, request_timeout })
+    let devices_per_user = usize::try_from(r.integer("ingress.devices_per_user", 1..=50)).unwrap_or(1);
+    (listen, Options { operator_key, in_flight, publishing_mib, request_timeout, devices_per_user })
 }
 
 /// Now, in microseconds as records and stores keep it, so that what is answered is what is kept.

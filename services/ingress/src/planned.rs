@@ -11,15 +11,9 @@ use crate::{
 };
 
 /// Path and feature.
-const PLANNED: [(&str, &str); 21] = [
+const PLANNED: &[(&str, &str)] = &[
     ("/v1/notifications/{id}/acknowledge", "acknowledging"),
     ("/v1/notifications/{id}/resolve", "resolving"),
-    ("/v1/users/{user}/devices", "devices"),
-    ("/v1/users/{user}/devices/{device}", "devices"),
-    ("/v1/templates", "templates"),
-    ("/v1/templates/{key}", "templates"),
-    ("/v1/templates/{key}/publish", "templates"),
-    ("/v1/templates/{key}/preview", "templates"),
     ("/v1/topics", "topics"),
     ("/v1/topics/{topic}", "topics"),
     ("/v1/topics/{topic}/subscribers/{user}", "topics"),
@@ -27,9 +21,6 @@ const PLANNED: [(&str, &str); 21] = [
     ("/v1/campaigns/{id}", "campaigns"),
     ("/v1/inbox/{user}", "the inbox"),
     ("/v1/inbox/{user}/{*rest}", "the inbox"),
-    ("/v1/dead-letters", "dead letters over HTTP"),
-    ("/v1/dead-letters/redrive", "redriving dead letters"),
-    ("/v1/dead-letters/{id}", "dead letters over HTTP"),
     ("/v1/receipts/{provider}/{account}", "provider receipts"),
     ("/v1/sources/grafana/{name}", "Grafana as a source"),
     ("/v1/sources/alertmanager/{name}", "Alertmanager as a source"),

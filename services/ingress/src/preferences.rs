@@ -1,10 +1,6 @@
 //! `/v1/users/{user}/preferences`: what a person wants, and who changed it.
 
-use std::{
-    collections::{BTreeMap, hash_map::DefaultHasher},
-    hash::{Hash as _, Hasher as _},
-    sync::Arc,
-};
+use std::collections::BTreeMap;
 
 use axum::{
     Extension, Json,
@@ -12,10 +8,9 @@ use axum::{
     extract::{Path, Query, State},
     http::HeaderMap,
 };
-use domain::{FieldErrors, Preferences, TenantId, Timestamp, User, UserId, config::Scope};
+use domain::{FieldErrors, Preferences, Timestamp, User, UserId, config::Scope};
 use serde_json::{Map, Value};
 use store::{HistoryEntry, UserKey};
-use tokio::sync::{Mutex, MutexGuard};
 use utoipa::ToSchema;
 
 use crate::{
@@ -82,25 +77,6 @@ impl From<HistoryEntry> for PreferenceChange {
     }
 }
 
-/// Changes of one user's preferences wait for each other: a patch reads, changes and writes.
-#[derive(Clone)]
-pub(crate) struct Turns(Arc<[Mutex<()>]>);
-
-impl Default for Turns {
-    fn default() -> Self {
-        Self((0..64).map(|_| Mutex::default()).collect())
-    }
-}
-
-impl Turns {
-    async fn of(&self, tenant: &TenantId, user: &str) -> MutexGuard<'_, ()> {
-        let mut hasher = DefaultHasher::new();
-        (tenant, user).hash(&mut hasher);
-        let index = hasher.finish() % self.0.len() as u64;
-        self.0[usize::try_from(index).unwrap_or(0)].lock().await
-    }
-}
-
 /// Reads a user's preferences.
 #[utoipa::path(
     get, path = "/v1/users/{user}/preferences", operation_id = "getPreferences", tag = "users", params(("user" = String, Path)),
@@ -136,7 +112,7 @@ pub(crate) async fn put(
     let tenant = caller.may(Scope::UsersWrite)?;
     let bytes = body::read(&ingress, &headers, body).await?;
     let preferences = parse(body::parse(&bytes, "")?)?;
-    let _turn = ingress.turns.of(tenant, &id).await;
+    let _turn = ingress.user_turns.of(tenant, &id).await;
     let user = load(&ingress, tenant, &id).await?;
     write(&ingress, &caller, user, preferences).await
 }
@@ -160,13 +136,9 @@ pub(crate) async fn patch(
     let tenant = caller.may(Scope::UsersWrite)?;
     let bytes = body::read(&ingress, &headers, body).await?;
     let patch: Map<String, Value> = body::parse(&bytes, "")?;
-    let _turn = ingress.turns.of(tenant, &id).await;
+    let _turn = ingress.user_turns.of(tenant, &id).await;
     let user = load(&ingress, tenant, &id).await?;
-    let internal = |e: serde_json::Error| Problem {
-        cause: Some(e.to_string()),
-        ..Problem::of_status(axum::http::StatusCode::INTERNAL_SERVER_ERROR, "")
-    };
-    let mut merged = serde_json::to_value(&user.preferences).map_err(internal)?;
+    let mut merged = serde_json::to_value(&user.preferences).map_err(Problem::internal)?;
     merge(&mut merged, Value::Object(patch));
     let Value::Object(merged) = merged else { return Err(Problem::field("", "preferences are an object")) };
     let preferences = parse(merged)?;

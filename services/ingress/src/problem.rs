@@ -89,6 +89,11 @@ impl Problem {
         errors.into()
     }
 
+    /// A fault whose cause is for the log only.
+    pub fn internal(cause: impl ToString) -> Self {
+        Self { cause: Some(cause.to_string()), ..Self::of_status(StatusCode::INTERNAL_SERVER_ERROR, "") }
+    }
+
     /// The document that the client gets.
     pub fn document(&self, request_id: &str) -> Document {
         let (status, slug, title) = self.kind.parts();

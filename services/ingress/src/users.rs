@@ -8,7 +8,7 @@ use axum::{
     extract::{Path, State},
     http::{HeaderMap, StatusCode},
 };
-use domain::{Contacts, FieldErrors, Preferences, TenantId, Timestamp, User, UserId, config::Scope};
+use domain::{Contacts, FieldErrors, Locale, Preferences, TenantId, Timestamp, User, UserId, config::Scope};
 use jiff::{SignedDuration, tz::TimeZone};
 use serde_json::{Map, Value};
 use store::UserKey;
@@ -24,7 +24,7 @@ use crate::{
 const KNOWN: [&str; 3] = ["locale", "time_zone", "contacts"];
 
 /// A user as written.
-#[derive(Debug, serde::Deserialize, ToSchema)]
+#[derive(serde::Deserialize, ToSchema)]
 pub struct UserRequest {
     /// BCP 47, for instance `de-CH`.
     locale: Option<String>,
@@ -51,12 +51,12 @@ pub struct UserAnswer {
 impl From<&User> for UserAnswer {
     fn from(user: &User) -> Self {
         let mut contacts: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (channel, address) in user.contacts.iter() {
-            contacts.entry(channel.to_string()).or_default().push(address.masked(channel));
+        for (channel, contact) in user.contacts.iter() {
+            contacts.entry(channel.to_string()).or_default().push(contact.address.masked(channel));
         }
         Self {
             id: user.id.to_string(),
-            locale: user.locale.clone(),
+            locale: user.locale.clone().map(String::from),
             time_zone: user.time_zone.clone(),
             contacts,
             updated_at: user.updated_at,
@@ -64,7 +64,7 @@ impl From<&User> for UserAnswer {
     }
 }
 
-/// Writes a user; their preferences stay as they are.
+/// Writes a user; their devices and preferences stay as they are.
 #[utoipa::path(
     put, path = "/v1/users/{user}", operation_id = "putUser", tag = "users", params(("user" = String, Path)), request_body = UserRequest,
     responses(
@@ -106,7 +106,7 @@ pub(crate) async fn get(
     Ok(Json(UserAnswer::from(&user)))
 }
 
-/// Removes a user with their contacts and preferences.
+/// Removes a user with their contacts, devices and preferences.
 #[utoipa::path(
     delete, path = "/v1/users/{user}", operation_id = "deleteUser", tag = "users", params(("user" = String, Path)),
     responses(
@@ -139,7 +139,9 @@ pub(crate) fn no_such_user() -> Problem {
 /// one lose.
 pub(crate) fn next_version(before: Option<&User>) -> Timestamp {
     let now = now();
-    let least = before.and_then(|user| user.updated_at.checked_add(SignedDuration::from_micros(1)).ok());
+    let devices = before.iter().flat_map(|user| &user.devices).map(|device| device.last_active_at);
+    let last = devices.chain(before.map(|user| user.updated_at)).max();
+    let least = last.and_then(|last| last.checked_add(SignedDuration::from_micros(1)).ok());
     least.map_or(now, |least| now.max(least))
 }
 
@@ -148,30 +150,18 @@ fn parse(json: &[u8], tenant: &TenantId, id: &str) -> Result<User, FieldErrors> 
     let mut errors = FieldErrors::default();
     body::check_names(&request.extra, &KNOWN, &[], "", &mut errors);
     let id = errors.take("", UserId::parse(id));
-    let locale = request.locale.and_then(|l| errors.take("/locale", locale(l)));
+    let locale = request.locale.and_then(|l| errors.take("/locale", Locale::parse(&l)));
     let time_zone = request.time_zone.and_then(|t| errors.take("/time_zone", time_zone(&t)));
-    let contacts = Contacts::parse(request.contacts, "/contacts").map_err(|e| errors.0.extend(e.0)).unwrap_or_default();
+    let contacts =
+        Contacts::parse(request.contacts, "/contacts", now()).map_err(|e| errors.0.extend(e.0)).unwrap_or_default();
     let Some(id) = id else { return Err(errors) };
     errors.into_result()?;
     let (tenant, preferences, updated_at) = (tenant.clone(), Preferences::default(), Timestamp::MIN);
-    Ok(User { tenant, id, locale, time_zone, contacts, preferences, updated_at })
-}
-
-/// A language tag as BCP 47 writes it; whether anybody speaks it is not checked.
-fn locale(text: String) -> Result<String, String> {
-    let mut parts = text.split('-');
-    let language =
-        parts.next().is_some_and(|l| (2..=8).contains(&l.len()) && l.bytes().all(|b| b.is_ascii_alphabetic()));
-    let ok = |p: &str| (1..=8).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_alphanumeric());
-    if language && text.len() <= 35 && parts.all(ok) {
-        Ok(text)
-    } else {
-        Err("not a language tag like de or de-CH".into())
-    }
+    Ok(User { tenant, id, locale, time_zone, contacts, devices: Vec::new(), preferences, updated_at })
 }
 
 /// The zone's name as its database writes it.
-fn time_zone(text: &str) -> Result<String, String> {
+pub(crate) fn time_zone(text: &str) -> Result<String, String> {
     let zone = TimeZone::get(text).ok();
     zone.as_ref().and_then(TimeZone::iana_name).map(str::to_owned).ok_or_else(|| {
         if jiff::tz::db().is_definitively_empty() {
@@ -188,14 +178,15 @@ mod tests {
     #[test]
     fn every_field_of_a_user_is_checked() {
         let tenant = TenantId::parse("acme").expect("valid");
-        let json = br#"{"locale": "de_CH", "time_zone": "Mars/Base", "contacts": {"pigeon": ["x"], "email": ["a@b.c"],
-            "webhook": ["https://a.example/", "nope"]}, "preferences": {}, "time-zone": "x"}"#;
+        let json = br#"{"locale": "german", "time_zone": "Mars/Base", "contacts": {"pigeon": ["x"], "apns": ["c0ff"],
+            "email": ["a@b.example", "a@b"], "webhook": ["https://a.example/", "nope"]}, "preferences": {}, "time-zone": "x"}"#;
         let errors = parse(json, &tenant, "a b").expect_err("bad");
         let mut pointers: Vec<_> = errors.0.iter().map(|e| e.pointer.as_str()).collect();
         pointers.sort_unstable();
         let all = [
             "",
-            "/contacts/email",
+            "/contacts/apns",
+            "/contacts/email/1",
             "/contacts/pigeon",
             "/contacts/webhook/1",
             "/locale",

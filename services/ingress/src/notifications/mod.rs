@@ -1,5 +1,6 @@
 //! `/v1/notifications`: taking them over, and telling what became of them.
 
+mod message;
 pub mod publish;
 pub mod request;
 pub mod view;

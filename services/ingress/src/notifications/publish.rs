@@ -1,7 +1,7 @@
 //! From checked requests to records on the log, in one call, and what became of each.
 
 use bus::{Headers, LogError, Outgoing, Topics, topic};
-use domain::{NotificationId, NotificationStatus, Status, TenantId, Timestamp};
+use domain::{Message, NotificationId, NotificationStatus, Status, TemplateRef, TenantId, Timestamp};
 use tokio::sync::SemaphorePermit;
 use wire::{Record as _, TraceContext};
 
@@ -73,7 +73,7 @@ fn outcome<T>(id: NotificationId, results: impl Iterator<Item = Result<T, LogErr
 /// One record per recipient, which is what is acted upon, and one that says how many there are.
 fn records(topics: &Topics, accepting: Accepting, batch: &mut Vec<Outgoing>) {
     let Accepting { id, tenant, mut draft, trace, at: now } = accepting;
-    let trace = trace.map_or_else(TraceContext::start, TraceContext::child);
+    let trace = bus::trace::onward(trace);
     let headers =
         Headers::default().with(TraceContext::HEADER, trace.to_string()).with("content-type", "application/protobuf");
     let recipients = std::mem::take(&mut draft.recipients);
@@ -84,6 +84,7 @@ fn records(topics: &Topics, accepting: Accepting, batch: &mut Vec<Outgoing>) {
         category: draft.category.clone(),
         priority: draft.priority,
         channels: draft.channels.clone(),
+        template: draft.message.template().map(TemplateRef::to_string),
         accepted_at: now,
         expires_at: draft.expires_at,
         metadata: draft.metadata.clone(),
@@ -119,7 +120,7 @@ fn make_room<'a>(ingress: &'a Ingress, accepting: &[Accepting]) -> Result<Semaph
         return Err(Problem::new(
             Kind::TooLarge,
             format!(
-                "content times recipients comes to {} MiB of records, and {} MiB is the most; send fewer recipients at a time",
+                "content or data times recipients comes to {} MiB of records, and {} MiB is the most; send fewer recipients at a time",
                 kib / 1024,
                 ingress.publishing_kib / 1024
             ),
@@ -131,7 +132,10 @@ fn make_room<'a>(ingress: &'a Ingress, accepting: &[Accepting]) -> Result<Semaph
 }
 
 fn record_bytes(draft: &Draft) -> usize {
-    let content = serde_json::to_vec(&draft.content).map_or(0, |b| b.len());
+    let message = match &draft.message {
+        Message::Content(content) => serde_json::to_vec(content),
+        Message::Template { data, .. } => serde_json::to_vec(data),
+    };
     let metadata: usize = draft.metadata.iter().map(|(k, v)| k.len() + v.len() + 16).sum();
-    512 + content + metadata
+    512 + message.map_or(0, |b| b.len()) + metadata
 }

@@ -4,34 +4,37 @@ use std::collections::{BTreeMap, HashSet};
 
 use bus::config::Snapshot;
 use domain::{
-    Address, CategoryKey, Channel, Content, FieldErrors, Notification, NotificationId, Priority, Recipient, Selector,
-    Strategy, TenantId, Timestamp, UserId, content::escape, notification::MAX_RECIPIENTS,
+    Address, CategoryKey, Channel, Content, FieldErrors, Locale, Message, Notification, NotificationId, Priority,
+    Recipient, Selector, Strategy, TenantId, Timestamp, UserId, content::escape, notification::MAX_RECIPIENTS,
 };
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use super::message::{self, Around, Said};
 use crate::body;
 
-const KNOWN: [&str; 10] = [
+const KNOWN: [&str; 12] = [
     "to",
     "category",
     "priority",
     "channels",
     "strategy",
+    "template",
+    "data",
     "content",
+    "locale",
     "expires_at",
     "collapse_key",
     "metadata",
-    "template",
 ];
-const PLANNED: [&str; 7] = ["template", "data", "locale", "send_at", "digest", "fallback", "escalation"];
+const PLANNED: [&str; 4] = ["send_at", "digest", "fallback", "escalation"];
 const MAX_METADATA: usize = 50;
 const MAX_METADATA_KEY: usize = 64;
 const MAX_METADATA_VALUE: usize = 512;
 const MAX_COLLAPSE_KEY: usize = 64;
 
 /// A notification as asked for.
-#[derive(Debug, serde::Deserialize, ToSchema)]
+#[derive(serde::Deserialize, ToSchema)]
 #[schema(as = NotificationRequest)]
 pub struct Request {
     /// Who gets it: 1 to 1,000; one that is named twice is reached once.
@@ -50,9 +53,17 @@ pub struct Request {
     /// `all` (every channel) or `best_of` (the first that has an address and may be used).
     #[schema(default = "all")]
     strategy: Option<String>,
-    /// `default` with `title` and `body`, and by channel what it says instead.
-    #[schema(required, value_type = Object, example = json!({"default": {"title": "Shipped", "body": "It is on its way."}}))]
+    /// The key of a template: its version that is published now. Either this or `content`.
+    template: Option<String>,
+    /// Values of the template's variables: at most 64 KiB as JSON.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    data: Option<Map<String, Value>>,
+    /// `default` with `title` and `body`, and by channel what it says instead; at most 64 KiB as JSON.
+    #[schema(value_type = Option<Object>, example = json!({"default": {"title": "Shipped", "body": "It is on its way."}}))]
     content: Option<Map<String, Value>>,
+    /// The language to say it in, for instance `de-CH`, instead of each recipient's own.
+    locale: Option<String>,
     /// Not delivered from then on.
     #[schema(format = DateTime)]
     expires_at: Option<String>,
@@ -66,7 +77,7 @@ pub struct Request {
 }
 
 /// One recipient: `user`, or `channel` and `address`.
-#[derive(Debug, serde::Deserialize, ToSchema)]
+#[derive(serde::Deserialize, ToSchema)]
 #[schema(as = RecipientRequest)]
 pub struct To {
     /// A user's id.
@@ -94,7 +105,9 @@ pub struct Draft {
     /// How many of the channels are used.
     pub strategy: Strategy,
     /// What to say.
-    pub content: Content,
+    pub message: Message,
+    /// The language to say it in, instead of the recipient's own.
+    pub locale: Option<Locale>,
     /// Not delivered from then on.
     pub expires_at: Option<Timestamp>,
     /// A later one may replace this one.
@@ -120,7 +133,8 @@ impl Draft {
             priority: self.priority,
             channels: self.channels,
             strategy: self.strategy,
-            content: self.content,
+            message: self.message,
+            locale: self.locale,
             expires_at: self.expires_at,
             collapse_key: self.collapse_key,
             metadata: self.metadata,
@@ -149,16 +163,19 @@ pub fn parse(
         None => Some(Priority::default()),
     };
     let strategy = request.strategy.map_or(Some(Strategy::All), |s| strategy(&s, at, &mut errors));
-    let has_template = request.extra.get("template").is_some_and(|t| !t.is_null());
-    let content = content(request.content, has_template, &channels, at, &mut errors);
+    let locale = request.locale.and_then(|l| errors.take(&format!("{at}/locale"), Locale::parse(&l)));
+    let said = Said { template: request.template, data: request.data, content: request.content };
+    let around = Around { at, tenant, config, channels: &channels, locale: locale.as_ref() };
+    let message = message::parse(said, &around, &mut errors);
     let expires_at = request.expires_at.and_then(|e| expires_at(&e, at, now, &mut errors));
     check_own_channels(&recipients, &channels, at, &mut errors);
     check_collapse_key(request.collapse_key.as_deref(), at, &mut errors);
     let metadata = request.metadata.unwrap_or_default();
     check_metadata(&metadata, at, &mut errors);
     errors.into_result()?;
-    // both are there when nothing is wrong
+    // all are there when nothing is wrong
     let (priority, strategy) = (priority.unwrap_or_default(), strategy.unwrap_or_default());
+    let message = message.unwrap_or_else(|| Message::Content(Content::default()));
     let mut seen = HashSet::new();
     let recipients = recipients.into_iter().map(|(_, r)| r).filter(|r| seen.insert(r.clone())).collect();
     Ok(Draft {
@@ -167,7 +184,8 @@ pub fn parse(
         priority,
         channels,
         strategy,
-        content: content.unwrap_or_default(),
+        message,
+        locale,
         expires_at,
         collapse_key: request.collapse_key,
         metadata,
@@ -283,33 +301,6 @@ fn strategy(text: &str, at: &str, errors: &mut FieldErrors) -> Option<Strategy> 
         other => Err(body::unknown(other, &["all", "best_of"])),
     };
     errors.take(&format!("{at}/strategy"), parsed)
-}
-
-fn content(
-    raw: Option<Map<String, Value>>,
-    has_template: bool,
-    channels: &[Selector],
-    at: &str,
-    errors: &mut FieldErrors,
-) -> Option<Content> {
-    let pointer = format!("{at}/content");
-    let Some(raw) = raw else {
-        // a template is refused on its own
-        if !has_template {
-            errors.add(pointer, "`content` is missing; give it `default` with a `body`");
-        }
-        return None;
-    };
-    if has_template {
-        errors.add(&pointer, "give one of `template` and `content`, not both");
-    }
-    let content = Content::parse(raw, &pointer).map_err(|e| errors.0.extend(e.0)).ok()?;
-    let mut silent: Vec<Channel> = channels.iter().flat_map(|s| s.channels()).filter(|c| !content.covers(*c)).collect();
-    silent.dedup();
-    for channel in silent {
-        errors.add(&pointer, format!("nothing to say on {channel}: give `default`, or `{channel}`"));
-    }
-    Some(content)
 }
 
 fn expires_at(text: &str, at: &str, now: Timestamp, errors: &mut FieldErrors) -> Option<Timestamp> {

@@ -25,6 +25,8 @@ pub struct Notification {
     category: Option<String>,
     priority: u8,
     channels: Vec<String>,
+    /// The version that it is rendered from, for instance `order-shipped@3`; `null` if it has content of its own.
+    template: Option<String>,
     accepted_at: Timestamp,
     expires_at: Option<Timestamp>,
     metadata: BTreeMap<String, String>,
@@ -47,6 +49,10 @@ pub struct Delivery {
     state: State,
     #[schema(schema_with = reason_schema)]
     reason: Option<Reason>,
+    /// The version that it was rendered from, for instance `order-shipped@3`; `null` if the content came along.
+    template: Option<String>,
+    /// Who was asked to send it; `null` if nobody was yet.
+    provider: Option<String>,
     accepted_at: Timestamp,
     /// When this state was reached.
     updated_at: Timestamp,
@@ -90,6 +96,7 @@ impl From<NotificationView> for Notification {
             category: n.category.map(String::from),
             priority: n.priority.get(),
             channels: n.channels.into_iter().map(Selector::into).collect(),
+            template: n.template,
             accepted_at: n.accepted_at,
             expires_at: n.expires_at,
             metadata: n.metadata,
@@ -115,6 +122,8 @@ impl From<DeliveryStatus> for Delivery {
             priority: d.priority.get(),
             state: d.state,
             reason: d.reason,
+            template: d.template,
+            provider: d.provider,
             accepted_at: d.accepted_at,
             updated_at: d.updated_at,
             metadata: d.metadata,

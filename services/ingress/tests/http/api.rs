@@ -35,6 +35,7 @@ pub(crate) fn options() -> Options {
         in_flight: 64,
         publishing_mib: 64,
         request_timeout: Duration::from_secs(20),
+        devices_per_user: 5,
     }
 }
 

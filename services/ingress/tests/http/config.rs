@@ -81,7 +81,7 @@ async fn bad_entries_and_places_are_named() {
     for (path, body, status, pointer, says) in [
         ("/v1/config/categories/Bad", json!({}), 400, "", "a-z 0-9"),
         ("/v1/config/categories/a%20b", json!({}), 400, "", "a name has"),
-        ("/v1/config/categories/news", json!({"channels": ["push"]}), 400, "/channels/0", "not yet built"),
+        ("/v1/config/categories/news", json!({"channels": ["sms"]}), 400, "/channels/0", "not yet built"),
         ("/v1/config/categories/news", json!({"channel": []}), 400, "/channel", "unknown field"),
         ("/v1/config/categories/news?tenat=acme", json!({}), 400, "/tenat", "did you mean `tenant`"),
         ("/v1/config/keys/k", json!({"key": "short", "scopes": []}), 400, "/key", "20 to 200"),

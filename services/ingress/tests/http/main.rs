@@ -2,8 +2,11 @@
 
 mod api;
 mod config;
+mod dead_letters;
+mod devices;
 mod edge;
 mod failing;
 mod notifications;
+mod templates;
 mod users;
 mod views;

@@ -1,6 +1,6 @@
 //! Taking notifications over.
 
-use domain::{Lane, Notification, Recipient, Status};
+use domain::{Lane, Message, Notification, Recipient, Status};
 use serde_json::{Value, json};
 use wire::TraceContext;
 
@@ -31,7 +31,8 @@ async fn an_accepted_notification_lies_on_the_log_as_asked() {
         let n: Notification = wire::decode(record.value.as_ref()).unwrap();
         assert_eq!((n.id.to_string().as_str(), n.tenant.as_str(), n.priority.get()), (id, "acme", 9));
         assert_eq!((n.category.as_ref().unwrap().as_str(), n.channels[0].as_str()), ("orders", "webhook"));
-        assert_eq!((n.metadata["order_id"].as_str(), n.content.default.as_ref().unwrap().body.as_str()), ("17", "B"));
+        let Message::Content(content) = &n.message else { panic!("content") };
+        assert_eq!((n.metadata["order_id"].as_str(), content.default.as_ref().unwrap().body.as_str()), ("17", "B"));
         assert_eq!(record.key.as_ref(), Some(&bus::topic::recipient_key(&n.tenant, &n.recipient)));
         let trace = TraceContext::parse(record.headers.get("traceparent").unwrap()).unwrap();
         assert!(trace.trace_id == parent.trace_id && trace.span_id != parent.span_id);

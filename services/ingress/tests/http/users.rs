@@ -101,7 +101,9 @@ async fn bad_users_are_refused_field_by_field() {
     for (body, pointer, says) in [
         (json!({"locale": "german!"}), "/locale", "de-CH"),
         (json!({"time_zone": "Mars/Base"}), "/time_zone", "Europe/Zurich"),
-        (json!({"contacts": {"email": ["a@b.c"]}}), "/contacts/email", "not yet built"),
+        (json!({"contacts": {"sms": ["+1"]}}), "/contacts/sms", "not yet built"),
+        (json!({"contacts": {"email": ["a@b.cd\r\nBcc: x@y.zz"]}}), "/contacts/email/0", "like ana@example.com"),
+        (json!({"contacts": {"apns": ["c0ff"]}}), "/contacts/apns", "POST /v1/users/{user}/devices"),
         (json!({"contacts": {"pigeon": []}}), "/contacts/pigeon", "no channel or type"),
         (json!({"contacts": {"webhook": "https://a.example/"}}), "/contacts/webhook", "expected a sequence"),
         (json!({"contacts": {"webhook": ["ftp://a.example/"]}}), "/contacts/webhook/0", "https://"),

@@ -21,6 +21,7 @@ fn request(id: u128, recipients: u32) -> Status {
         category: CategoryKey::parse("orders").ok(),
         priority: Priority::default(),
         channels: vec![Selector::Channel(Channel::Webhook)],
+        template: Some("shipped@3".into()),
         accepted_at: at(0),
         expires_at: None,
         metadata: [("order_id".to_owned(), "17".to_owned())].into(),
@@ -48,6 +49,9 @@ fn delivery(id: u128, notification: u128, user: &str, state: State, reason: Opti
         priority: Priority::default(),
         state,
         reason,
+        template: Some("shipped@3".into()),
+        provider: state.is_success().then(|| "webhook".into()),
+        leads: true,
         accepted_at: at(0),
         updated_at: at(2),
         metadata: [("order_id".to_owned(), "17".to_owned())].into(),
@@ -73,6 +77,8 @@ async fn a_notification_shows_its_deliveries_and_the_whole_trace() {
     );
     assert_eq!((&open["category"], &open["channels"]), (&json!("orders"), &json!(["webhook"])));
     assert_eq!(open["metadata"], json!({"order_id": "17"}));
+    assert_eq!((&open["template"], &open["deliveries"][0]["template"]), (&json!("shipped@3"), &json!("shipped@3")));
+    assert_eq!(open["deliveries"][0]["provider"], "webhook");
     let trace = &open["deliveries"][0]["trace"];
     assert_eq!(trace.as_array().map(Vec::len), Some(3));
     assert_eq!(trace[2]["attempt"], json!({"number": 1, "outcome": "sent", "answer": "200 OK", "took_ms": 12}));
@@ -109,6 +115,14 @@ async fn deliveries_are_found_by_what_is_asked() {
         ("?channel=webhook&category=orders", 6),
         (nine.as_str(), 6),
         ("?user=nobody", 0),
+        ("?provider=webhook", 5),
+        ("?provider=smtp", 0),
+        ("?template=shipped", 6),
+        ("?template=shipped@3&provider=webhook", 5),
+        ("?template=shipped@4", 0),
+        ("?q=17%20SHIPPED", 6),
+        ("?q=ben", 1),
+        ("?q=nothing-of-the-kind", 0),
         ("?limit=2", 2),
         ("?since=2026-11-21T00:00:00Z&until=2026-11-22T00:00:00Z", 6),
         ("?until=2020-01-01T00:00:00Z", 0),
@@ -132,8 +146,7 @@ async fn deliveries_are_found_by_what_is_asked() {
 #[tokio::test]
 async fn a_search_names_its_bad_parameters() {
     let api = Api::start().await;
-    let query =
-        "?user=a%20b&notification=x&channel=email&state=done&reason=why&since=now&limit=1001&q=text&template=t&usr=x";
+    let query = "?user=a%20b&notification=x&channel=sms&state=done&reason=why&since=now&limit=1001&q=%20&template=T@0&provider=a%0Ab&usr=x";
     let errors = api.get(&format!("/v1/deliveries{query}"), ACME).await.problem(400);
     let says = |pointer: &str| errors.iter().find(|(p, _)| p == pointer).map(|(_, detail)| detail.as_str());
     for (pointer, detail) in [
@@ -144,13 +157,14 @@ async fn a_search_names_its_bad_parameters() {
         ("/reason", "opted_out_category"),
         ("/since", "RFC 3339"),
         ("/limit", "1 to 1,000"),
-        ("/q", "the parameter `q` is not yet built in this version"),
-        ("/template", "`template` is not yet built"),
+        ("/q", "1 to 200 characters"),
+        ("/provider", "none of them a control character"),
+        ("/template", "a template key has"),
         ("/usr", "did you mean `user`"),
     ] {
         assert!(says(pointer).is_some_and(|d| d.contains(detail)), "{pointer}: {errors:?}");
     }
-    assert_eq!(errors.len(), 10);
+    assert_eq!(errors.len(), 11);
     let errors = api.get("/v1/deliveries?state=sent&state=failed", ACME).await.problem(400);
     assert!(errors[0].1.contains("more than once"));
     let errors = api.get("/v1/deliveries?cursor=garbage", ACME).await.problem(400);
