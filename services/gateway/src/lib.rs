@@ -5,6 +5,8 @@ pub mod guard;
 pub mod metrics;
 
 mod begun;
+mod gone;
+mod reopen;
 mod send;
 mod stage;
 

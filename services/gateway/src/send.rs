@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bus::{Config, Log, Outgoing, consume::Work, dead::DeadLetters, topic};
+use bus::{Config, Headers, Log, Outgoing, consume::Work, dead::DeadLetters, topic};
 use domain::{
     Attempt, Channel, Delivery, DeliveryId, Outcome, Policy, Reason, RetryPolicy, State, Status, Timestamp, User,
     decide::may_still_send,
@@ -19,6 +19,7 @@ use wire::Record as _;
 use crate::{
     begun::{Begun, Sending},
     channels::{Answer, Provider},
+    gone::is_alive,
     metrics,
 };
 
@@ -63,11 +64,22 @@ enum End {
 
 impl Sender {
     /// Takes a delivery to its end, or leaves its record to be handed out again.
-    pub(crate) async fn carry_out(&self, Item { mut delivery, work }: Item, user: Found, claim: Claim) {
+    pub(crate) async fn carry_out(
+        &self,
+        Item { mut delivery, work }: Item,
+        user: Found,
+        claim: Claim,
+        gone: Option<Timestamp>,
+    ) {
         let id = delivery.id;
-        if let Claim::Settled(settled) = claim {
-            return self.publish_again(settled, work).await;
-        }
+        let claim = match claim {
+            Claim::Settled(settled) => match self.reopen(&mut delivery, &settled).await {
+                Some(true) => Claim::Granted,
+                Some(false) => return work.ack.retry(Duration::from_millis(100)),
+                None => return self.publish_again(settled, work).await,
+            },
+            claim => claim,
+        };
         let user = match user {
             Ok(user) => user,
             Err(error) => {
@@ -99,7 +111,7 @@ impl Sender {
             Claim::Granted if sending.again => unanswered(&mut delivery, "the gateway broke off"),
             Claim::Granted | Claim::Settled(_) => {}
         }
-        match self.attempt_until_end(&mut delivery, user).await {
+        match self.attempt_until_end(&mut delivery, &work.record.headers, user, gone).await {
             End::Reached => {}
             End::GivenUp(code) => {
                 let why = last_answer(&delivery);
@@ -122,25 +134,34 @@ impl Sender {
     }
 
     /// Attempts as the policy has them; before each one it asks whether the delivery is still wanted.
-    async fn attempt_until_end(&self, delivery: &mut Delivery, mut user: Option<User>) -> End {
+    async fn attempt_until_end(
+        &self,
+        delivery: &mut Delivery,
+        headers: &Headers,
+        mut user: Option<User>,
+        gone: Option<Timestamp>,
+    ) -> End {
+        delivery.provider = Some(self.provider.name().to_owned());
+        if let Some(gone) = gone.filter(|gone| !is_alive(delivery, *gone)) {
+            // another user may have it too, or whoever learnt it died before it was taken out
+            self.address_gone(delivery, gone).await;
+            return not_sent(delivery, State::Suppressed, Reason::AddressGone);
+        }
         loop {
             let account = {
                 let snapshot = self.config.snapshot();
                 let category = delivery.category.as_ref().and_then(|c| snapshot.category(&delivery.tenant, c));
                 let policy = Policy { opt_in: category.is_some_and(|c| c.opt_in) };
                 if let Err((state, reason)) = may_still_send(delivery, user.as_ref(), policy, Timestamp::now()) {
-                    // an end without success is not certain when an attempt got no answer
-                    let state = if delivery.history.has_unknown() { State::Unknown } else { state };
-                    delivery.history.reached(Timestamp::now(), state, Some(reason));
-                    return End::Reached;
+                    return not_sent(delivery, state, reason);
                 }
                 snapshot.account(&delivery.tenant, self.channel).cloned()
             };
-            let number = delivery.history.attempts() + 1;
-            let begun = Instant::now();
+            let (number, asked_at, begun) = (delivery.history.attempts() + 1, Timestamp::now(), Instant::now());
             let Answer { outcome, detail } = self.provider.send(delivery, account.as_ref()).await;
             let took = begun.elapsed();
             metrics::attempt(self.channel, &outcome, took);
+            bus::trace::attempted(headers, self.provider.name(), delivery, number, &outcome, took);
             let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
             let attempt = Attempt::new(number, &outcome, &detail, took_ms);
             let now = Timestamp::now();
@@ -151,14 +172,18 @@ impl Sender {
                 }
                 Outcome::Transient { retry_after } => retry_after,
                 Outcome::Unknown => None,
-                Outcome::AddressGone => return fail(delivery, attempt, Reason::AddressGone),
+                Outcome::AddressGone { since } => {
+                    // before the end is recorded: whoever finds it ended does not come here again
+                    self.address_gone(delivery, since.unwrap_or(asked_at)).await;
+                    return fail(delivery, attempt, Reason::AddressGone);
+                }
                 Outcome::Rejected(reason) => return fail(delivery, attempt, reason),
                 Outcome::Misconfigured => {
                     fail(delivery, attempt, Reason::Misconfigured);
                     return End::GivenUp("misconfigured");
                 }
             };
-            let Some(wait) = self.policy.wait(number, retry_after, fastrand::f64()) else {
+            let Some(wait) = self.policy.wait(delivery.history.tries() + 1, retry_after, fastrand::f64()) else {
                 fail(delivery, attempt, Reason::RetriesExhausted);
                 return End::GivenUp("retries_exhausted");
             };
@@ -228,7 +253,7 @@ impl Sender {
     }
 
     /// Asks until there is an answer: what is known about the delivery by now is only here.
-    async fn until_answered<T, E, F>(&self, what: &str, mut ask: impl FnMut() -> F) -> T
+    pub(crate) async fn until_answered<T, E, F>(&self, what: &str, mut ask: impl FnMut() -> F) -> T
     where
         E: std::fmt::Display,
         F: Future<Output = Result<T, E>>,
@@ -277,6 +302,13 @@ impl Sender {
 fn unanswered(delivery: &mut Delivery, why: &str) {
     let attempt = Attempt::new(delivery.history.attempts() + 1, &Outcome::Unknown, why, 0);
     delivery.history.attempted(Timestamp::now(), State::Sending, None, attempt);
+}
+
+/// Ends it without a request. That is not certain when an earlier attempt got no answer.
+fn not_sent(delivery: &mut Delivery, state: State, reason: Reason) -> End {
+    let state = if delivery.history.has_unknown() { State::Unknown } else { state };
+    delivery.history.reached(Timestamp::now(), state, Some(reason));
+    End::Reached
 }
 
 fn fail(delivery: &mut Delivery, attempt: Attempt, reason: Reason) -> End {

@@ -28,7 +28,7 @@ impl Stage for Gateway {
         }
         let recipient = |item: &Item| UserKey::of(&item.delivery.tenant, &item.delivery.recipient);
         let users = self.sender.users.look_up_each(items.iter().map(recipient));
-        let (users, claims) = match tokio::try_join!(users, self.claim(&items)) {
+        let (users, claims, gone) = match tokio::try_join!(users, self.claim(&items), self.sender.known_gone(&items)) {
             Ok(answers) => answers,
             Err(error) => {
                 // a claim that was granted all the same stays ours, and is recognised when the record comes back
@@ -40,8 +40,8 @@ impl Stage for Gateway {
         let sender = &self.sender;
         let mut sends: FuturesUnordered<_> = items
             .into_iter()
-            .zip(users.into_iter().zip(claims))
-            .map(|(item, (user, claim))| sender.carry_out(item, user, claim))
+            .zip(users.into_iter().zip(claims).zip(gone))
+            .map(|(item, ((user, claim), gone))| sender.carry_out(item, user, claim, gone))
             .collect();
         while sends.next().await.is_some() {}
     }

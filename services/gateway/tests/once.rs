@@ -11,8 +11,8 @@ use std::{
 use async_trait::async_trait;
 use bus::{FollowEvent, Headers, Outgoing, topic};
 use domain::{
-    Address, Channel, Delivery, DeliveryStatus, Lane, Notification, NotificationId, Outcome, Priority, Recipient,
-    Selector, State, Status, Strategy, TenantId, Timestamp, config::Account,
+    Address, Channel, Delivery, DeliveryStatus, Lane, Message, Notification, NotificationId, Outcome, Priority, Reason,
+    Recipient, Selector, State, Status, Strategy, Target, TenantId, Timestamp, config::Account,
 };
 use gateway::channels::{Answer, Provider};
 use service_kit::{Kit, Settings};
@@ -27,6 +27,10 @@ struct Breaks {
 
 #[async_trait]
 impl Provider for Breaks {
+    fn name(&self) -> &'static str {
+        "breaks"
+    }
+
     async fn send(&self, _: &Delivery, _: Option<&Account>) -> Answer {
         let call = self.calls.fetch_add(1, SeqCst);
         assert!(call >= self.panics, "broken on purpose");
@@ -45,32 +49,41 @@ fn delivery() -> Delivery {
         priority: Priority::default(),
         channels: vec![Selector::Channel(Channel::Webhook)],
         strategy: Strategy::All,
-        content: domain::Content::default(),
+        message: Message::Content(domain::Content::default()),
+        locale: None,
         expires_at: None,
         collapse_key: None,
         metadata: [].into(),
         accepted_at: now,
     };
-    Delivery::begin(&notification, Channel::Webhook, Some(to), now, State::Queued, None)
+    Delivery::begin(&notification, Channel::Webhook, Some(Target::raw(to)), now, State::Queued, None)
 }
 
 /// Hands the delivery over `times` times to a gateway; gives its final events, as many, and the calls of the provider.
 async fn final_events(provider: Breaks, times: usize) -> (Vec<DeliveryStatus>, usize) {
+    let provider = Arc::new(provider);
+    let records = vec![delivery(); times];
+    let events = events_of(provider.clone(), records).await;
+    (events, provider.calls.load(SeqCst))
+}
+
+/// Hands deliveries over to a gateway, one after the other has ended; gives the final event of each.
+async fn events_of(provider: Arc<dyn Provider>, deliveries: Vec<Delivery>) -> Vec<DeliveryStatus> {
     let dir = tempfile::tempdir().expect("a folder");
     let settings = Settings::load(&[gateway::SETTINGS], None, []).expect("the defaults are valid");
     let kit = Kit::embedded(settings, dir.path()).await.expect("a kit");
     kit.spawn_config();
     kit.config.ready().await;
-    let delivery = delivery();
-    let record = Outgoing {
+    let times = deliveries.len();
+    // one recipient: the order holds
+    let record = |delivery: &Delivery| Outgoing {
         topic: kit.topics.deliveries(Channel::Webhook, Lane::Normal),
         key: Some(topic::recipient_key(&delivery.tenant, &delivery.recipient)),
         headers: Headers::default(),
         value: Some(delivery.encode()),
     };
-    assert!(kit.log.publish(vec![record; times]).await.iter().all(Result::is_ok));
-    let provider = Arc::new(provider);
-    gateway::run_with(&kit, Channel::Webhook, provider.clone()).expect("valid settings");
+    assert!(kit.log.publish(deliveries.iter().map(record).collect()).await.iter().all(Result::is_ok));
+    gateway::run_with(&kit, Channel::Webhook, provider).expect("valid settings");
     let mut follow = kit.log.follow(&kit.topics.status()).await.expect("status");
     let mut events = Vec::new();
     let deadline = Instant::now() + Duration::from_secs(30);
@@ -87,7 +100,61 @@ async fn final_events(provider: Breaks, times: usize) -> (Vec<DeliveryStatus>, u
     }
     kit.shutdown.cancel();
     assert!(kit.finish().await, "it drains");
-    (events, provider.calls.load(SeqCst))
+    events
+}
+
+/// Gives one answer after the other, the last one again and again.
+struct Answers(Vec<Outcome>, AtomicUsize);
+
+#[async_trait]
+impl Provider for Answers {
+    fn name(&self) -> &'static str {
+        "answers"
+    }
+
+    async fn send(&self, _: &Delivery, _: Option<&Account>) -> Answer {
+        let call = self.1.fetch_add(1, SeqCst).min(self.0.len() - 1);
+        Answer { outcome: self.0[call], detail: "as scripted".into() }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_is_driven_on_once_for_each_word() {
+    let first = delivery();
+    let word = |seconds: i64| {
+        let mut again = first.clone();
+        let at = Timestamp::from_second(first.accepted_at.as_second() + seconds).expect("a time");
+        again.history.reached(at, State::Queued, Some(Reason::Redriven));
+        again
+    };
+    let no = Outcome::Rejected(Reason::ProviderRejected);
+    let provider = Arc::new(Answers(vec![no, no, Outcome::Sent], AtomicUsize::new(0)));
+    // refused; driven on and refused again; the same word once more; another word; and one that comes too late
+    let records = vec![first.clone(), word(10), word(10), word(20), word(30)];
+    let events = events_of(provider.clone(), records).await;
+    let states: Vec<_> = events.iter().map(|e| (e.state, e.history.attempts())).collect();
+    let ends = [(State::Failed, 1), (State::Failed, 2), (State::Failed, 2), (State::Sent, 3), (State::Sent, 3)];
+    assert_eq!(states, ends);
+    assert_eq!(provider.1.load(SeqCst), 3, "the provider was asked once for each word");
+    let versions: Vec<_> = events.iter().map(DeliveryStatus::version).collect();
+    assert!(versions.is_sorted() && versions[0] < versions[1] && versions[2] < versions[3], "{versions:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_address_is_not_asked_for_again() {
+    let (first, mut second) = (delivery(), delivery());
+    second.recipient = first.recipient.clone();
+    let provider = Arc::new(Answers(vec![Outcome::AddressGone { since: None }], AtomicUsize::new(0)));
+    let mut alive = delivery();
+    if let Some(target) = &mut alive.target {
+        // registered a while after the provider was asked
+        target.since = Some(Timestamp::from_second(Timestamp::now().as_second() + 60).expect("a time"));
+    }
+    let events = events_of(provider.clone(), vec![first, second, alive]).await;
+    let ends: Vec<_> = events.iter().map(|e| (e.state, e.reason)).collect();
+    let gone = Some(Reason::AddressGone);
+    assert_eq!(ends, [(State::Failed, gone), (State::Suppressed, gone), (State::Failed, gone)]);
+    assert_eq!(provider.1.load(SeqCst), 2, "the second was not asked for, the third is a new address");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+mod conservation;
+pub mod metrics;
 mod stage;
 
 use std::sync::Arc;
@@ -20,6 +22,7 @@ pub fn run(kit: &Kit) -> Result<(), Problems> {
         max_batch,
         ..ConsumeSettings::new(kit.topics.group(format_args!("indexer")), vec![kit.topics.status()])
     };
+    kit.spawn("conservation", conservation::watch(kit.stores.deliveries.clone(), kit.shutdown.clone()));
     kit.consume("indexer", stage, topic::Stage::Indexer, settings);
     Ok(())
 }

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod stage;
+mod words;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ pub fn run(kit: &Kit) -> Result<(), Problems> {
         config: kit.config.clone(),
         users: kit.stores.users.clone(),
         dead: DeadLetters::new(kit.log.clone(), &kit.topics, topic::Stage::Router),
+        words: words::Words::default(),
     });
     for lane in Lane::ALL {
         let group = kit.topics.group(format_args!("router.{lane}"));

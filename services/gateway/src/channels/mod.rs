@@ -1,5 +1,7 @@
 //! One folder per channel, with the same file names in each: `mod.rs`, `payload.rs`, `client.rs`, `verdict.rs`.
 
+pub mod apns;
+pub mod email;
 pub mod webhook;
 
 use std::sync::Arc;
@@ -11,6 +13,9 @@ use service_kit::{Problems, Reader, Settings};
 /// Sends one delivery through one external provider. Holds no retry, limit, status or logging: those are the gateway's.
 #[async_trait]
 pub trait Provider: Send + Sync + 'static {
+    /// The name in traces and search, for instance `apns`.
+    fn name(&self) -> &'static str;
+
     /// One attempt, bounded in time. `account` is the tenant's for this channel, `None` if it has none.
     async fn send(&self, delivery: &Delivery, account: Option<&Account>) -> Answer;
 }
@@ -27,6 +32,8 @@ pub struct Answer {
 /// Reads a channel's own settings, for what is wrong with them.
 pub fn check(r: &mut Reader<'_>, channel: Channel) {
     match channel {
+        Channel::Apns => drop(apns::Options::read(r)),
+        Channel::Email => drop(email::Options::read(r)),
         Channel::Webhook => drop(webhook::Options::read(r)),
     }
 }
@@ -34,6 +41,8 @@ pub fn check(r: &mut Reader<'_>, channel: Channel) {
 /// The provider of a channel, from the settings.
 pub fn provider(channel: Channel, settings: &Settings) -> Result<Arc<dyn Provider>, Problems> {
     match channel {
+        Channel::Apns => Ok(Arc::new(apns::Apns::new(settings)?)),
+        Channel::Email => Ok(Arc::new(email::Email::new(settings)?)),
         Channel::Webhook => Ok(Arc::new(webhook::Webhook::new(settings)?)),
     }
 }

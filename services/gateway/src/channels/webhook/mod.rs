@@ -61,6 +61,10 @@ impl Webhook {
 
 #[async_trait]
 impl Provider for Webhook {
+    fn name(&self) -> &'static str {
+        "webhook"
+    }
+
     async fn send(&self, delivery: &Delivery, account: Option<&Account>) -> Answer {
         let Some(Account::Webhook(account)) = account else {
             return answer(Outcome::Misconfigured, "the tenant has no webhook account");
@@ -69,7 +73,7 @@ impl Provider for Webhook {
             Ok(keys) => keys,
             Err(wrong) => return answer(Outcome::Misconfigured, wrong),
         };
-        let Some(address) = &delivery.address else {
+        let Some(address) = delivery.address() else {
             return answer(Outcome::Rejected(Reason::NoAddress), "no address");
         };
         let request = match payload::request(delivery, address, &keys, Timestamp::now()) {

@@ -120,7 +120,7 @@ pub(super) fn request(
 /// must not get into the trace.
 pub(super) fn repeats(answer: &str, d: &Delivery) -> bool {
     let mut sent = Vec::new();
-    if let Some(address) = &d.address {
+    if let Some(address) = d.address() {
         sent.push(address.expose());
     }
     if let Some(text) = &d.content.default {
@@ -129,7 +129,7 @@ pub(super) fn repeats(answer: &str, d: &Delivery) -> bool {
     if let Some(own) = d.content.own(d.channel) {
         own.values().for_each(|value| texts(value, &mut sent));
     }
-    let path = d.address.as_ref().and_then(|a| Url::parse(a.expose()).ok()).map(|url| url.path().to_owned());
+    let path = d.address().and_then(|a| Url::parse(a.expose()).ok()).map(|url| url.path().to_owned());
     sent.extend(path.as_deref().map(|p| p.trim_matches('/')));
     sent.into_iter().any(|text| {
         // the beginning tells enough, and an answer may have been cut
@@ -151,8 +151,8 @@ fn texts<'a>(value: &'a Value, into: &mut Vec<&'a str>) {
 #[cfg(test)]
 mod tests {
     use domain::{
-        CategoryKey, Channel, Content, Notification, NotificationId, Priority, Recipient, Secret, Selector, State,
-        Strategy, TenantId, UserId,
+        CategoryKey, Channel, Content, Message, Notification, NotificationId, Priority, Recipient, Secret, Selector,
+        State, Strategy, Target, TenantId, UserId,
     };
     use serde_json::json;
 
@@ -168,14 +168,15 @@ mod tests {
             priority: Priority::default(),
             channels: vec![Selector::Channel(Channel::Webhook)],
             strategy: Strategy::All,
-            content: Content::parse(content.as_object().expect("object").clone(), "").expect("valid"),
+            message: Message::Content(Content::parse(content.as_object().expect("object").clone(), "").expect("valid")),
+            locale: None,
             expires_at: None,
             collapse_key: None,
             metadata: [("order".to_owned(), "17".to_owned())].into(),
             accepted_at: now,
         };
         let to = Address::parse(Channel::Webhook, "https://example.com/hooks/T0KEN42?a=1").expect("valid");
-        Delivery::begin(&notification, Channel::Webhook, Some(to), now, State::Queued, None)
+        Delivery::begin(&notification, Channel::Webhook, Some(Target::raw(to)), now, State::Queued, None)
     }
 
     fn keys(secret: &str, previous: Option<&str>) -> Result<Keys, &'static str> {
@@ -222,6 +223,7 @@ mod tests {
         }
     }
 
+    /// Row 31 of the catalogue (reliability.md, section 7): id and body stay, the timestamp is each attempt's own.
     #[test]
     fn the_body_says_what_was_asked_and_stays_the_same() {
         let parsed = |d: &Delivery| serde_json::from_slice::<Value>(&body(d).expect("JSON")).expect("JSON");
@@ -239,9 +241,8 @@ mod tests {
         assert!(sent["data"].get("body").is_none());
 
         let key = keys(&format!("whsec_{}", BASE64_STANDARD.encode([7; 32])), None).expect("valid");
-        let at = |s| {
-            request(&d, d.address.as_ref().expect("set"), &key, Timestamp::from_second(s).expect("time")).expect("ok")
-        };
+        let at =
+            |s| request(&d, d.address().expect("set"), &key, Timestamp::from_second(s).expect("time")).expect("ok");
         let (first, later) = (at(1_000), at(37_000));
         assert_eq!(first.headers()["webhook-id"], later.headers()["webhook-id"]);
         assert_eq!(

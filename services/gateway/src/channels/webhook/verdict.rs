@@ -20,7 +20,7 @@ pub(super) fn verdict(status: StatusCode, headers: &HeaderMap, now: Timestamp) -
         200..=299 => Outcome::Sent,
         // not followed: the new address has not been vetted, and the sender should know it
         300..=399 => Outcome::Rejected(Reason::ProviderRejected),
-        410 => Outcome::AddressGone,
+        410 => Outcome::AddressGone { since: None },
         _ => Outcome::Transient { retry_after: headers.get(RETRY_AFTER).and_then(|value| wish(value, now)) },
     }
 }
@@ -76,6 +76,7 @@ mod tests {
         }
     }
 
+    /// Row 19 of the catalogue (reliability.md, section 7).
     #[test]
     fn retry_after_is_heeded_within_reason() {
         let day = Some(LONGEST);
