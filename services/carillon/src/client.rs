@@ -6,6 +6,7 @@ use anyhow::{Context as _, anyhow, bail};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tokio::time::Instant;
+use url::form_urlencoded;
 
 use crate::cli::Server;
 
@@ -36,6 +37,12 @@ impl Client {
 
     pub(crate) async fn put(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.call(Method::PUT, path, Some(body)).await
+    }
+
+    /// `false` for a 404.
+    pub(crate) async fn delete(&self, path: &str) -> anyhow::Result<bool> {
+        let (status, body) = self.exchange(Method::DELETE, path, None).await?;
+        if status == StatusCode::NOT_FOUND { Ok(false) } else { accept(status, body).map(|_| true) }
     }
 
     /// `None` for a 404.
@@ -86,6 +93,26 @@ impl Client {
             }
         }
     }
+}
+
+/// A path with the parameters that are given.
+pub(crate) fn with_query<'a>(path: &str, given: impl IntoIterator<Item = (&'a str, Option<String>)>) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs(given.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    match query.finish() {
+        none if none.is_empty() => path.to_owned(),
+        query => format!("{path}?{query}"),
+    }
+}
+
+/// One segment of a path.
+pub(crate) fn segment(text: &str) -> String {
+    form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
+}
+
+/// The items of a page.
+pub(crate) fn items(page: &Value) -> &[Value] {
+    page["items"].as_array().map_or(&[], Vec::as_slice)
 }
 
 /// The body of a success, or the problem in words.

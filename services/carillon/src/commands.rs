@@ -10,15 +10,21 @@ use service_kit::{Kit, Section, Settings};
 use crate::{
     apply,
     cli::{Cli, Command, Output, Send, Server},
-    client::Client,
-    demo, output,
+    client::{Client, segment, with_query},
+    conservation, dead, demo, doctor, output, people,
     run::{self, Service},
-    search, standalone,
+    search, standalone, templates,
 };
 
 /// Every crate's settings: together they are all that there are.
-const SECTIONS: [Section; 5] =
-    [ingress::SETTINGS, router::SETTINGS, gateway::SETTINGS, indexer::SETTINGS, sandbox::SETTINGS];
+const SECTIONS: [Section; 6] = [
+    ingress::SETTINGS,
+    router::SETTINGS,
+    gateway::SETTINGS,
+    indexer::SETTINGS,
+    kafka_listener::SETTINGS,
+    sandbox::SETTINGS,
+];
 
 pub(crate) async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let Cli { config, output, command } = cli;
@@ -39,14 +45,22 @@ pub(crate) async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Why { who, category, since, limit, server } => {
             search::why(&Client::new(&server)?, &who, category, since, limit, output).await?;
         }
+        Command::Dead(command) => return dead::run(command, output).await,
+        Command::Conservation(options) => return conservation::run(options, output).await,
+        Command::Doctor(options) => return doctor::run(settings(), options, output).await,
+        Command::Users(command) => people::users(command, output).await?,
+        Command::Devices(options) => people::devices(options, output).await?,
+        Command::Templates(command) => templates::run(command, output).await?,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "carillon", &mut std::io::stdout());
         }
         Command::Apply { files, dry_run, server } => {
             apply::run(&Client::new(&server)?, &files, dry_run, output).await?
         }
-        Command::Get { kind, name, tenant, server } => get(&server, &kind, name.as_deref(), tenant.as_deref()).await?,
-        Command::Demo { sandbox, server } => return demo::play(&server, &sandbox).await,
+        Command::Get { kind, name, tenant, server } => {
+            get(&server, &kind, name.as_deref(), tenant.as_deref(), output).await?
+        }
+        Command::Demo(options) => return demo::play(&options).await,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -90,7 +104,7 @@ async fn send(options: Send, output: Output) -> anyhow::Result<()> {
     let client = Client::new(&options.server)?;
     let request = match &options.file {
         Some(file) => read_json(file)?,
-        None => request(&options),
+        None => request(&options)?,
     };
     let accepted = client.post("/v1/notifications", &request).await?;
     let id = accepted["id"].as_str().context("the answer has no id")?;
@@ -104,7 +118,7 @@ async fn send(options: Send, output: Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn request(options: &Send) -> Value {
+fn request(options: &Send) -> anyhow::Result<Value> {
     let to: Vec<_> = options
         .to
         .iter()
@@ -115,17 +129,21 @@ fn request(options: &Send) -> Value {
             _ => json!({"user": to}),
         })
         .collect();
-    let mut request = json!({"to": to, "content": {"default": {"title": options.title, "body": options.body}}});
+    let mut request = match &options.template {
+        Some(template) => json!({"to": to, "template": template, "data": templates::data(&options.data)?}),
+        None => json!({"to": to, "content": {"default": {"title": options.title, "body": options.body}}}),
+    };
     let mut set = |name: &str, value: Option<Value>| {
         if let (Some(map), Some(value)) = (request.as_object_mut(), value) {
             map.insert(name.to_owned(), value);
         }
     };
+    set("locale", options.locale.clone().map(Value::from));
     set("category", options.category.clone().map(Value::from));
     set("channels", Some(Value::from(options.channel.clone())).filter(|_| !options.channel.is_empty()));
     set("priority", options.priority.map(Value::from));
     set("expires_at", options.expires_at.clone().map(Value::from));
-    request
+    Ok(request)
 }
 
 fn read_json(file: &Path) -> anyhow::Result<Value> {
@@ -147,10 +165,49 @@ async fn trace(client: &Client, id: &str, wait: bool, output: Output) -> anyhow:
     Ok(())
 }
 
-async fn get(server: &Server, kind: &str, name: Option<&str>, tenant: Option<&str>) -> anyhow::Result<()> {
-    let name = name.map(|n| format!("/{n}")).unwrap_or_default();
-    let tenant = tenant.map(|t| format!("?tenant={t}")).unwrap_or_default();
-    let entry = Client::new(server)?.get(&format!("/v1/config/{kind}{name}{tenant}")).await?;
+async fn get(
+    server: &Server,
+    kind: &str,
+    name: Option<&str>,
+    tenant: Option<&str>,
+    output: Output,
+) -> anyhow::Result<()> {
+    let name = name.map(|n| format!("/{}", segment(n))).unwrap_or_default();
+    let path = with_query(&format!("/v1/config/{}{name}", segment(kind)), [("tenant", tenant.map(str::to_owned))]);
+    let entry = Client::new(server)?.get(&path).await?;
+    if output == Output::Json {
+        println!("{entry}");
+        return Ok(());
+    }
     println!("{entry:#}");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    fn requested(words: &[&str]) -> anyhow::Result<Value> {
+        let cli = Cli::try_parse_from(["carillon", "send"].iter().chain(words))?;
+        let Command::Send(options) = cli.command else { panic!("send") };
+        request(&options)
+    }
+
+    #[test]
+    fn what_is_sent_has_a_text_or_a_template() {
+        assert_eq!(
+            requested(&["--to", "ana", "--to", "webhook:https://example.com/x", "--title", "T", "--body", "B"])
+                .unwrap(),
+            json!({"to": [{"user": "ana"}, {"channel": "webhook", "address": "https://example.com/x"}],
+                "content": {"default": {"title": "T", "body": "B"}}})
+        );
+        assert_eq!(
+            requested(&["--to", "ana", "--template", "shipped", "--data", "order=17", "--locale", "de"]).unwrap(),
+            json!({"to": [{"user": "ana"}], "template": "shipped", "data": {"order": 17}, "locale": "de"})
+        );
+        assert!(requested(&["--to", "ana", "--template", "t", "--body", "B"]).is_err(), "one of them");
+        assert!(requested(&["--to", "ana", "--data", "a=b"]).is_err(), "data is the template's");
+    }
 }

@@ -4,12 +4,17 @@ mod apply;
 mod cli;
 mod client;
 mod commands;
+mod conservation;
+mod dead;
 mod demo;
+mod doctor;
 mod exit;
 mod output;
+mod people;
 mod run;
 mod search;
 mod standalone;
+mod templates;
 
 use clap::Parser as _;
 

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-fn text(v: &Value) -> &str {
+/// A text in an answer; nothing if it is something else.
+pub(crate) fn text(v: &Value) -> &str {
     v.as_str().unwrap_or_default()
 }
 
@@ -27,16 +28,26 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
     out
 }
 
+/// Labels and values, the values in one column.
+pub(crate) fn fields(rows: impl Iterator<Item = (&'static str, String)>) -> String {
+    rows.map(|(label, value)| format!("{label:<13} {value}\n")).collect()
+}
+
 /// A notification and the timeline of each of its deliveries.
 pub(crate) fn trace(n: &Value) -> String {
     let mut out = String::new();
     let begun = text(&n["accepted_at"]);
     let category = n["category"].as_str().map(|c| format!(", category {c}")).unwrap_or_default();
+    let template = n["template"].as_str().map(|t| format!(", template {t}")).unwrap_or_default();
     let count = n["recipients"].as_u64().unwrap_or(0);
     let people = if count == 1 { "1 recipient".to_owned() } else { format!("{count} recipients") };
     put(
         &mut out,
-        format_args!("notification {}: {}  ({people}{category}, accepted {begun})", text(&n["id"]), text(&n["state"])),
+        format_args!(
+            "notification {}: {}  ({people}{category}{template}, accepted {begun})",
+            text(&n["id"]),
+            text(&n["state"])
+        ),
     );
     for d in n["deliveries"].as_array().into_iter().flatten() {
         let to = d["user"].as_str().unwrap_or("a raw address");

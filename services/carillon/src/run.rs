@@ -46,6 +46,7 @@ pub(crate) fn register_metrics() {
     let mut registry = telemetry::registry();
     ingress::metrics::register(&mut registry);
     gateway::metrics::register(&mut registry);
+    indexer::metrics::register(&mut registry);
 }
 
 /// Parses the channels of `gateway --channel`.

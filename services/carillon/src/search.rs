@@ -2,11 +2,10 @@
 
 use domain::{NotificationId, Reason, State};
 use serde_json::Value;
-use url::form_urlencoded;
 
 use crate::{
     cli::{Output, Search},
-    client::Client,
+    client::{Client, items, with_query},
     output,
 };
 
@@ -17,6 +16,9 @@ pub(crate) async fn run(options: Search, output: Output) -> anyhow::Result<()> {
         ("user", options.user),
         ("notification", options.notification),
         ("channel", options.channel),
+        ("provider", options.provider),
+        ("template", options.template),
+        ("q", options.text),
         ("state", options.state),
         ("reason", options.reason),
         ("category", options.category),
@@ -25,7 +27,7 @@ pub(crate) async fn run(options: Search, output: Output) -> anyhow::Result<()> {
         ("limit", Some(limit)),
         ("cursor", options.cursor),
     ];
-    let page = Client::new(&options.server)?.get(&path(given)).await?;
+    let page = Client::new(&options.server)?.get(&with_query("/v1/deliveries", given)).await?;
     if output == Output::Json {
         println!("{page}");
         return Ok(());
@@ -33,7 +35,7 @@ pub(crate) async fn run(options: Search, output: Output) -> anyhow::Result<()> {
     let mut rows = vec![["ACCEPTED", "NOTIFICATION", "USER", "CHANNEL", "STATE", "REASON"].map(str::to_owned).to_vec()];
     for d in items(&page) {
         let cell = |name: &str| d[name].as_str().unwrap_or("-").to_owned();
-        rows.push(["accepted_at", "notification_id", "user", "channel", "state", "reason"].map(cell).to_vec());
+        rows.push(["accepted_at", "notification", "user", "channel", "state", "reason"].map(cell).to_vec());
     }
     if rows.len() == 1 {
         println!("no delivery matches");
@@ -58,7 +60,7 @@ pub(crate) async fn why(
     let of = if who.parse::<NotificationId>().is_ok() { "notification" } else { "user" };
     let limit = limit.to_string();
     let given = [(of, Some(who.to_owned())), ("category", category), ("since", since), ("limit", Some(limit))];
-    let page = client.get(&path(given)).await?;
+    let page = client.get(&with_query("/v1/deliveries", given)).await?;
     if output == Output::Json {
         println!("{page}");
         return Ok(());
@@ -74,7 +76,7 @@ pub(crate) async fn why(
         if let Some(answer) = last_answer(d) {
             println!("    the last attempt: {answer}");
         }
-        println!("    carillon trace {}", text("notification_id"));
+        println!("    carillon trace {}", text("notification"));
     }
     Ok(())
 }
@@ -91,14 +93,4 @@ fn last_answer(delivery: &Value) -> Option<String> {
     let steps = delivery["trace"].as_array()?;
     let attempt = steps.iter().rev().map(|s| &s["attempt"]).find(|a| a.is_object())?;
     Some(format!("{} {}", attempt["outcome"].as_str()?, attempt["answer"].as_str()?))
-}
-
-fn items(page: &Value) -> &[Value] {
-    page["items"].as_array().map_or(&[], Vec::as_slice)
-}
-
-fn path<const N: usize>(given: [(&str, Option<String>); N]) -> String {
-    let mut query = form_urlencoded::Serializer::new(String::new());
-    query.extend_pairs(given.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))));
-    format!("/v1/deliveries?{}", query.finish())
 }

@@ -14,7 +14,9 @@ pub(crate) async fn run(mut settings: Settings, options: Standalone) -> anyhow::
     run::register_metrics();
     if options.sandbox {
         // the fake providers are on loopback, where a gateway does not send unless it is told to
-        settings.set("gateway.webhook.open_networks", vec!["127.0.0.0/8", "::1/128"]);
+        for channel in Channel::ALL {
+            settings.set(&format!("gateway.{channel}.open_networks"), vec!["127.0.0.0/8", "::1/128"]);
+        }
     }
     let kit = Kit::embedded(settings, &options.data).await?;
     signal::cancel_on_signal(kit.shutdown.clone())?;
@@ -29,16 +31,20 @@ pub(crate) async fn run(mut settings: Settings, options: Standalone) -> anyhow::
         None
     };
     if let (true, Some(sandbox)) = (options.demo, &sandbox) {
-        demo::seed(&kit, sandbox.receiver).await?;
+        demo::seed(&kit, sandbox).await?;
     }
     router::run(&kit)?;
     for channel in Channel::ALL {
         gateway::run(&kit, *channel)?;
     }
     indexer::run(&kit)?;
+    let kafka = match options.kafka_listen {
+        Some(address) => Some(kafka_listener::run(&kit, address).await?),
+        None => None,
+    };
     let api = ingress::run(&kit).await?;
     if let (true, Some(sandbox)) = (options.demo, &sandbox) {
-        demo::welcome(api, sandbox);
+        demo::welcome(api, kafka, sandbox);
     }
     let code = run::finish(kit).await;
     if let Some(sandbox) = sandbox {
