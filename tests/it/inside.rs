@@ -1,14 +1,11 @@
 //! The services in this process, over either engine set: for tests that put records on the log themselves.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use bus::{FollowEvent, Record};
 use domain::{
-    Address, Channel, Contacts, Notification, NotificationId, Priority, Recipient, Secret, Selector, Strategy,
-    TenantId, Timestamp, User, UserId,
+    Address, Channel, Contact, Contacts, Message, Notification, NotificationId, Priority, Recipient, Secret, Selector,
+    Strategy, TenantId, Timestamp, User, UserId,
     config::{EntryKey, Kind},
 };
 use sandbox::{Running, Sandbox, SandboxSettings};
@@ -50,9 +47,8 @@ impl Inside {
         };
         kit.spawn_config();
         kit.config.ready().await;
-        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let sandbox = SandboxSettings { listen: any, control: any, record_dir: None, secret: Secret::new(SECRET) };
-        let inside = Self { kit, sandbox: Sandbox::start(sandbox).await.unwrap(), _dir: dir };
+        let sandbox = Sandbox::start(SandboxSettings::local(Secret::new(SECRET))).await.unwrap();
+        let inside = Self { kit, sandbox, _dir: dir };
         for (kind, name, value) in [
             (Kind::Tenants, "acme", json!({})),
             (Kind::Accounts, "webhook", json!({"channel": "webhook", "secret": SECRET})),
@@ -77,14 +73,16 @@ impl Inside {
     /// A user who is reached at a path of the sandbox.
     pub(crate) async fn user(&self, id: &str, behaviour: &str) {
         let mut contacts = Contacts::default();
-        contacts.add(Channel::Webhook, Address::parse(Channel::Webhook, &self.sandbox.hook(behaviour)).unwrap());
         let now = Timestamp::now();
+        let address = Address::parse(Channel::Webhook, &self.sandbox.hook(behaviour)).unwrap();
+        contacts.add(Channel::Webhook, Contact { address, since: now });
         let user = User {
             tenant: tenant(),
             id: UserId::parse(id).unwrap(),
             locale: None,
             time_zone: None,
             contacts,
+            devices: vec![],
             preferences: domain::Preferences::default(),
             updated_at: now,
         };
@@ -134,7 +132,8 @@ pub(crate) fn notification(user: &str) -> Notification {
         priority: Priority::default(),
         channels: vec![Selector::Channel(Channel::Webhook)],
         strategy: Strategy::All,
-        content: serde_json::from_value(json!({"default": {"body": "B"}})).unwrap(),
+        message: Message::Content(serde_json::from_value(json!({"default": {"body": "B"}})).unwrap()),
+        locale: None,
         expires_at: None,
         collapse_key: None,
         metadata: [].into(),

@@ -6,9 +6,11 @@
 mod events;
 mod inside;
 mod kill;
+mod otlp;
 mod outage;
 mod poison;
 mod process;
 mod scale;
 mod scenario;
+mod spine;
 mod world;

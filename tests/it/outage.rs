@@ -113,7 +113,7 @@ async fn redis_and_elasticsearch_go_away_and_come_back() {
     until("readiness", || inside.kit.health.is_ready()).await;
     assert!(while_down < 600, "the outage came while there was work");
     let received = inside.sandbox.received("/hook/ok/x").unwrap();
-    let distinct: std::collections::BTreeSet<_> = received.iter().filter_map(|r| r.webhook_id.clone()).collect();
+    let distinct: std::collections::BTreeSet<_> = received.iter().filter_map(|r| r.id.clone()).collect();
     assert_eq!(distinct.len(), ids.len());
     assert_eq!(received.len(), ids.len(), "an outage of the ledger alone sends nothing twice");
     inside.stop().await;

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::world::{Engines, World};
 
-const GATEWAY: [&str; 3] = ["gateway", "--channel", "webhook"];
+const GATEWAY: [&str; 3] = ["gateway", "--channel", "apns,email,webhook"];
 const DELIVERIES: usize = 1000;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::{SocketAddr, TcpListener},
+    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Mutex,
@@ -28,7 +28,7 @@ pub(crate) enum Engines {
 
 /// The services that can be started and killed: one process on the embedded default, one each on a cluster.
 pub(crate) const CLUSTER: [&[&str]; 4] =
-    [&["ingress"], &["router"], &["gateway", "--channel", "webhook"], &["indexer"]];
+    [&["ingress"], &["router"], &["gateway", "--channel", "apns,email,webhook"], &["indexer"]];
 pub(crate) const EMBEDDED: [&[&str]; 1] = [&["standalone", "--data", "data"]];
 
 pub(crate) struct World {
@@ -36,6 +36,10 @@ pub(crate) struct World {
     pub(crate) url: String,
     pub(crate) sandbox: Running,
     pub(crate) http: reqwest::Client,
+    /// Where gRPC is served.
+    pub(crate) grpc: String,
+    /// Where Kafka clients connect to: the brokers, or the listener of the embedded log.
+    pub(crate) kafka: String,
     dir: TempDir,
     settings: BTreeMap<String, String>,
     processes: HashMap<String, Child>,
@@ -80,6 +84,8 @@ pub(crate) fn settings(engines: Engines) -> BTreeMap<String, String> {
     let own = format!("it{:08x}", fastrand::u32(..));
     let mut settings: BTreeMap<String, String> = [
         ("ingress.operator_key", OPERATOR),
+        ("gateway.apns.open_networks", "127.0.0.0/8"),
+        ("gateway.email.open_networks", "127.0.0.0/8"),
         ("gateway.webhook.open_networks", "127.0.0.0/8"),
         ("gateway.webhook.timeout", "2s"),
         ("gateway.retry.base", "100ms"),
@@ -112,17 +118,18 @@ impl World {
     /// The same with some settings of the test's own.
     pub(crate) async fn start_with(engines: Engines, own: &[(&str, &str)]) -> Self {
         let dir = TempDir::new().unwrap();
-        let port = free_port();
         let mut settings = settings(engines);
-        settings.insert("ingress.listen".into(), format!("127.0.0.1:{port}"));
+        let [http, grpc, listener] = [(); 3].map(|()| format!("127.0.0.1:{}", free_port()));
+        settings.insert("ingress.listen".into(), http.clone());
+        settings.insert("ingress.grpc_listen".into(), grpc.clone());
         settings.insert("admin.listen".into(), String::new());
         settings.extend(own.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
-        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let sandbox = SandboxSettings { listen: any, control: any, record_dir: None, secret: Secret::new(SECRET) };
-        let sandbox = Sandbox::start(sandbox).await.unwrap();
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
-        let url = format!("http://127.0.0.1:{port}");
-        let mut world = Self { engines, url, sandbox, http, dir, settings, processes: HashMap::new() };
+        let sandbox = Sandbox::start(SandboxSettings::local(Secret::new(SECRET))).await.unwrap();
+        let kafka = if engines == Engines::Cluster { engine("KAFKA") } else { listener };
+        let http_client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
+        let (url, grpc) = (format!("http://{http}"), format!("http://{grpc}"));
+        let processes = HashMap::new();
+        let mut world = Self { engines, url, sandbox, http: http_client, grpc, kafka, dir, settings, processes };
         if engines == Engines::Cluster {
             world.run_to_end(&["schema"]);
             world.run_to_end(&["topics"]);
@@ -145,6 +152,9 @@ impl World {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.args(args).current_dir(self.dir.path()).stdin(Stdio::null());
+        if args[0] == "standalone" {
+            command.args(["--kafka-listen", &self.kafka]);
+        }
         for (key, value) in &self.settings {
             command.env(format!("CARILLON__{}", key.to_uppercase().replace('.', "__")), value);
         }
@@ -156,6 +166,16 @@ impl World {
         let out = self.command(args).output().unwrap();
         assert!(out.status.success(), "carillon {args:?}: {}", String::from_utf8_lossy(&out.stderr));
         String::from_utf8(out.stdout).unwrap()
+    }
+
+    /// A file in the folder where every command runs.
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.dir.path().join(name), text).unwrap();
+    }
+
+    /// The name of a topic in this installation.
+    pub(crate) fn topic(&self, name: &str) -> String {
+        format!("{}{name}", self.settings.get("topics.prefix").map_or("carillon.", String::as_str))
     }
 
     /// Starts a service; its log is appended to a file.
@@ -246,7 +266,7 @@ impl World {
     }
 
     async fn set_up_tenant(&self) {
-        let scopes = json!(["notifications:write", "notifications:read", "users:write", "users:read"]);
+        let scopes = json!(["notifications:write", "notifications:read", "users:write", "users:read", "operator"]);
         for (path, body) in [
             ("/v1/config/tenants/acme?tenant=acme", json!({})),
             ("/v1/config/keys/tests?tenant=acme", json!({"key": KEY, "scopes": scopes})),

@@ -12,6 +12,7 @@ choose_port() {
     fail "$name" "$given: '$port' is no port" 64
   fi
   address=${address//@PORT@/$port}
+  address=${address//@PORT+2@/$((port + 2))} address=${address//@PORT+4@/$((port + 4))}
 }
 
 # claim_ports: fails, and says who is in the way, unless all ports of the loaded engine are free
