@@ -123,3 +123,61 @@ fn every_crate_says_what_it_is() {
         assert!(readme.exists(), "{} is missing", readme.display());
     }
 }
+
+/// Where a channel is named outside of its own modules: the list of channels, the list of providers, the settings.
+#[test]
+fn adding_a_channel_touches_few_lines() {
+    const PLACES: [&str; 3] = [
+        "crates/domain/src/channel/mod.rs",
+        "services/gateway/settings.default.toml",
+        "services/gateway/src/channels/mod.rs",
+    ];
+    for channel in ["apns", "webhook"] {
+        let mut named: Vec<(String, usize)> = Vec::new();
+        for of in ["domain", "wire", "bus", "store", "service-kit", "templates"].map(|c| format!("crates/{c}")) {
+            count(&root().join(of), channel, &mut named);
+        }
+        for of in ["ingress", "router", "gateway", "indexer", "carillon"].map(|s| format!("services/{s}")) {
+            count(&root().join(of), channel, &mut named);
+        }
+        named.sort();
+        let places: Vec<_> = named.iter().map(|(place, _)| place.as_str()).collect();
+        assert_eq!(places, PLACES, "{channel}: {named:?}");
+        let lines: usize = named.iter().map(|(_, lines)| lines).sum();
+        assert!(lines <= 7, "{channel} takes {lines} lines: {named:?}");
+    }
+}
+
+/// The lines of the product under `folder` that name a channel: without its own modules, tests, comments and the demo.
+fn count(folder: &Path, channel: &str, named: &mut Vec<(String, usize)>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.is_dir() {
+            if ![channel, "tests", "demo", "target"].contains(&name) {
+                count(&path, channel, named);
+            }
+            continue;
+        }
+        let code = name.ends_with(".rs") || name == "settings.default.toml";
+        if !code || name.ends_with("tests.rs") || name == format!("{channel}.rs") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let product = text.split("#[cfg(test)]").next().unwrap();
+        let names = |line: &&str| {
+            let line = line.trim_start();
+            let words = line.split(|c: char| !c.is_ascii_alphanumeric());
+            // the contract's list of all names that there will ever be is there already
+            let listed = line.starts_with('"') && line.ends_with(',') && line.contains("\", \"");
+            !line.starts_with("//")
+                && !line.starts_with('#')
+                && !listed
+                && words.into_iter().any(|w| w.eq_ignore_ascii_case(channel))
+        };
+        let lines = product.lines().filter(names).count();
+        if lines > 0 {
+            named.push((path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned(), lines));
+        }
+    }
+}

@@ -38,6 +38,11 @@ pub enum Environment {
     Sandbox,
 }
 
+/// Whether a text can be a bundle id; it becomes a header.
+pub fn is_app(text: &str) -> bool {
+    (1..=155).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+}
+
 /// Where a delivery goes, with what the provider has to know about the address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Target {

@@ -7,8 +7,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
 };
 use domain::{
-    Address, Channel, Device, DeviceId, Environment, FieldErrors, Locale, TenantId, Timestamp, channel::apns,
-    config::Scope,
+    Address, Channel, Device, DeviceId, Environment, FieldErrors, Locale, TenantId, Timestamp, config::Scope, device,
 };
 use serde_json::{Map, Value};
 use store::UserKey;
@@ -238,7 +237,7 @@ fn platform(text: &str) -> Result<Channel, String> {
 }
 
 fn app(text: String) -> Result<String, String> {
-    if apns::is_app(&text) { Ok(text) } else { Err("a bundle id like com.example.app: A-Z a-z 0-9 . _ -".into()) }
+    if device::is_app(&text) { Ok(text) } else { Err("a bundle id like com.example.app: A-Z a-z 0-9 . _ -".into()) }
 }
 
 fn environment(text: &str) -> Result<Environment, String> {

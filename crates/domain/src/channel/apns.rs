@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::{FieldErrors, Secret};
+use crate::{FieldErrors, Secret, device};
 
 /// Token authentication (`team_id`, `key_id`, `private_key`) or a certificate (`certificate`, `certificate_key`).
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -60,7 +60,7 @@ impl Account {
                 }
             }
         }
-        if self.topic.as_ref().is_some_and(|t| !is_app(t)) {
+        if self.topic.as_ref().is_some_and(|t| !device::is_app(t)) {
             errors.add("/topic", "a bundle id like com.example.app");
         }
         if self.base_url.as_ref().is_some_and(|u| !url::Url::parse(u).is_ok_and(|u| u.scheme() == "https" && u.path() == "/")) {
@@ -68,11 +68,6 @@ impl Account {
         }
         errors.into_result()
     }
-}
-
-/// Whether a text can be a bundle id: it becomes a header.
-pub fn is_app(text: &str) -> bool {
-    (1..=155).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
 }
 
 /// The values of `apns-push-type`.

@@ -1,9 +1,5 @@
 //! One folder per channel, with the same file names in each: `mod.rs`, `payload.rs`, `client.rs`, `verdict.rs`.
 
-pub mod apns;
-pub mod email;
-pub mod webhook;
-
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -29,20 +25,25 @@ pub struct Answer {
     pub detail: String,
 }
 
-/// Reads a channel's own settings, for what is wrong with them.
-pub fn check(r: &mut Reader<'_>, channel: Channel) {
-    match channel {
-        Channel::Apns => drop(apns::Options::read(r)),
-        Channel::Email => drop(email::Options::read(r)),
-        Channel::Webhook => drop(webhook::Options::read(r)),
-    }
+/// Declares the providers: the module of a channel, and in it its provider beside `Options`, its settings.
+macro_rules! providers {
+    ($($channel:ident = $module:ident::$provider:ident;)*) => {
+        $(pub mod $module;)*
+
+        /// Reads a channel's own settings, for what is wrong with them.
+        pub fn check(r: &mut Reader<'_>, channel: Channel) {
+            match channel { $(Channel::$channel => drop($module::Options::read(r)),)* }
+        }
+
+        /// The provider of a channel, from the settings.
+        pub fn provider(channel: Channel, settings: &Settings) -> Result<Arc<dyn Provider>, Problems> {
+            match channel { $(Channel::$channel => Ok(Arc::new($module::$provider::new(settings)?)),)* }
+        }
+    };
 }
 
-/// The provider of a channel, from the settings.
-pub fn provider(channel: Channel, settings: &Settings) -> Result<Arc<dyn Provider>, Problems> {
-    match channel {
-        Channel::Apns => Ok(Arc::new(apns::Apns::new(settings)?)),
-        Channel::Email => Ok(Arc::new(email::Email::new(settings)?)),
-        Channel::Webhook => Ok(Arc::new(webhook::Webhook::new(settings)?)),
-    }
+providers! {
+    Apns = apns::Apns;
+    Email = email::Email;
+    Webhook = webhook::Webhook;
 }
