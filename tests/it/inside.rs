@@ -107,11 +107,16 @@ impl Inside {
         let query = store::DeliveryQuery { notification: Some(id), ..store::DeliveryQuery::default() };
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
-            let page = self.kit.stores.deliveries.search(&tenant(), &query, None, 100).await.unwrap().unwrap();
-            if !page.items.is_empty() && page.items.iter().all(|d| d.state.is_settled()) {
-                return page.items;
+            // an index that comes back, or is new, has shards that do not answer yet
+            let found = match self.kit.stores.deliveries.search(&tenant(), &query, None, 100).await {
+                Ok(page) => Ok(page.unwrap().items),
+                Err(away @ store::StoreError::Unavailable { .. }) => Err(away),
+                Err(error) => panic!("{error}"),
+            };
+            match found {
+                Ok(items) if !items.is_empty() && items.iter().all(|d| d.state.is_settled()) => return items,
+                found => assert!(Instant::now() < deadline, "{id} does not end: {found:?}"),
             }
-            assert!(Instant::now() < deadline, "{id} does not end: {:?}", page.items);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
