@@ -152,7 +152,7 @@ async fn engines(settings: Settings, findings: &mut Findings) {
             return findings.note(Verdict::Away, "engines", format!("{error:#}"), remedy);
         }
         Err(error) => {
-            let remedy = "`carillon schema` brings the schemas up to date";
+            let remedy = "`carillon schema` and `carillon topics` make what is missing";
             return findings.note(Verdict::Wrong, "engines", format!("{error:#}"), remedy);
         }
     };

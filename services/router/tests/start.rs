@@ -2,16 +2,33 @@
 
 use service_kit::{Kit, Problems, Settings, Unreachable};
 
+fn engine(name: &str) -> Option<String> {
+    let name = format!("CARILLON_TEST_{name}");
+    let address = std::env::var_os(&name).and_then(|address| address.into_string().ok());
+    if address.is_none() {
+        println!("skipped: {name} is not set, see deploy/dev/engines");
+    }
+    address
+}
+
+/// All engines, with a schema, and names of topics that nobody has made.
+fn settings() -> Option<Settings> {
+    let mut settings = Settings::load(&[router::SETTINGS], None, []).expect("the defaults are valid");
+    settings.set("kafka.brokers", vec![engine("KAFKA")?]);
+    settings.set("topics.prefix", "nobody-has-made-these.");
+    settings.set("redis.url", engine("REDIS")?);
+    settings.set("cassandra.nodes", vec![engine("CASSANDRA")?]);
+    settings.set("cassandra.keyspace", "carillon_contract");
+    settings.set("elasticsearch.url", engine("ELASTICSEARCH")?);
+    settings.set("elasticsearch.index_prefix", "contract-");
+    Some(settings)
+}
+
 /// Row 14 of the catalogue (reliability.md, section 7): refused before anything is read, with the remedy.
 #[tokio::test]
 async fn without_topics_there_is_no_service() {
-    let Some(brokers) = std::env::var_os("CARILLON_TEST_KAFKA").and_then(|b| b.into_string().ok()) else {
-        println!("skipped: CARILLON_TEST_KAFKA is not set, see deploy/dev/engines");
-        return;
-    };
-    let mut settings = Settings::load(&[router::SETTINGS], None, []).expect("the defaults are valid");
-    settings.set("kafka.brokers", vec![brokers]);
-    settings.set("topics.prefix", "nobody-has-made-these.");
+    let Some(settings) = settings() else { return };
+    Kit::migrate(&settings).await.expect("migrate");
     let error = Kit::cluster(settings).await.map(drop).expect_err("there are none");
     let said = format!("{error:#}");
     assert!(said.contains("nobody-has-made-these.notifications.") && said.contains("`carillon topics`"), "{said}");
