@@ -25,7 +25,8 @@ impl<'a> Sending<'a> {
     /// `None` while somebody is at it.
     pub(crate) fn begin(begun: &'a Begun, id: DeliveryId) -> Option<Self> {
         let before = begun.lock().unwrap_or_else(PoisonError::into_inner).insert(id, true);
-        (before != Some(true)).then_some(Self { begun, id, again: before.is_some(), over: false })
+        // made only if it is ours: dropping another's would take its mark away
+        (before != Some(true)).then(|| Self { begun, id, again: before.is_some(), over: false })
     }
 }
 
@@ -37,5 +38,25 @@ impl Drop for Sending<'_> {
         } else {
             begun.insert(self.id, false);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_at_a_time_however_often_it_is_tried() {
+        let (begun, id) = (Begun::default(), DeliveryId(uuid::Uuid::nil()));
+        let mut first = Sending::begin(&begun, id).expect("nobody is at it");
+        for _ in 0..3 {
+            assert!(Sending::begin(&begun, id).is_none(), "somebody is at it");
+        }
+        first.over = true;
+        drop(first);
+        let broken_off = Sending::begin(&begun, id).expect("nobody is at it any more");
+        assert!(!broken_off.again);
+        drop(broken_off);
+        assert!(Sending::begin(&begun, id).expect("nobody is at it").again, "it broke off");
     }
 }
