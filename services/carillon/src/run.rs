@@ -22,6 +22,11 @@ pub(crate) async fn run(settings: Settings, service: Service) -> anyhow::Result<
     signal::cancel_on_signal(kit.shutdown.clone())?;
     kit.spawn_admin().await?;
     kit.spawn_config();
+    // without it a gateway has no account and a router no category: what they read would end wrongly
+    tokio::select! {
+        () = kit.config.ready() => {}
+        () = kit.shutdown.cancelled() => return finish(kit).await,
+    }
     match service {
         Service::Ingress => drop(ingress::run(&kit).await?),
         Service::Router => router::run(&kit)?,
