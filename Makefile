@@ -1,6 +1,6 @@
 # What a person does with a clone. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check engines-up engines-down openapi
+.PHONY: help demo test check chaos engines-up engines-down openapi
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -13,6 +13,9 @@ test: ## every test, on real engines (brought up and down here, unless CARILLON_
 
 check: ## format, lints, docs, drift: what has to be clean before a push
 	@scripts/check
+
+chaos: ## break a running Carillon, seeded, and check what it promised: SEED=7 KILLS=12 MODE=standalone|cluster|sim
+	@scripts/chaos
 
 engines-up: ## bring Kafka, Redis, Cassandra and Elasticsearch up natively, on loopback
 	@deploy/dev/engines up

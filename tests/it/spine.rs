@@ -93,7 +93,10 @@ fn set_up(world: &World) {
     let first = world.run_to_end(&["apply", "-f", "spine.json"]);
     assert!(first.contains("shipped"), "{first}");
     let again = world.run_to_end(&["apply", "-f", "spine.json", "--dry-run", "--output", "json"]);
-    assert!(!again.contains("\"new\"") && !again.contains("\"changed\""), "a second time there is nothing to do: {again}");
+    assert!(
+        !again.contains("\"new\"") && !again.contains("\"changed\""),
+        "a second time there is nothing to do: {again}"
+    );
 }
 
 async fn device(world: &World, user: &str, token: &str) -> Value {
