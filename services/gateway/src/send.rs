@@ -71,7 +71,7 @@ impl Sender {
         claim: Claim,
         gone: Option<Timestamp>,
     ) {
-        let id = delivery.id;
+        let (id, begun) = (delivery.id, Instant::now());
         let claim = match claim {
             Claim::Settled(settled) => match self.reopen(&mut delivery, &settled).await {
                 Some(true) => Claim::Granted,
@@ -128,6 +128,13 @@ impl Sender {
         }
         self.settle(&delivery).await;
         sending.over = true;
+        // whoever took longer than its lease may have been taken over: then another end stands, and that one is told
+        if !self.lease.is_zero()
+            && begun.elapsed() > self.lease
+            && let Some(settled) = self.settled(id).await
+        {
+            return self.publish_again(settled, work).await;
+        }
         let last = delivery.history.last();
         metrics::ended(self.channel, delivery.state(), last.and_then(|s| s.reason));
         self.publish(&delivery, work).await;

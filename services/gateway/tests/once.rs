@@ -16,6 +16,7 @@ use domain::{
 };
 use gateway::channels::{Answer, Provider};
 use service_kit::{Kit, Settings};
+use store::{ClaimRequest, Settled};
 use wire::Record as _;
 
 /// Takes everything, but panics over the first requests.
@@ -71,7 +72,10 @@ async fn final_events(provider: Breaks, times: usize) -> (Vec<DeliveryStatus>, u
 async fn events_of(provider: Arc<dyn Provider>, deliveries: Vec<Delivery>) -> Vec<DeliveryStatus> {
     let dir = tempfile::tempdir().expect("a folder");
     let settings = Settings::load(&[gateway::SETTINGS], None, []).expect("the defaults are valid");
-    let kit = Kit::embedded(settings, dir.path()).await.expect("a kit");
+    events_on(Kit::embedded(settings, dir.path()).await.expect("a kit"), provider, deliveries).await
+}
+
+async fn events_on(kit: Kit, provider: Arc<dyn Provider>, deliveries: Vec<Delivery>) -> Vec<DeliveryStatus> {
     kit.spawn_config();
     kit.config.ready().await;
     let times = deliveries.len();
@@ -155,6 +159,40 @@ async fn a_dead_address_is_not_asked_for_again() {
     let gone = Some(Reason::AddressGone);
     assert_eq!(ends, [(State::Failed, gone), (State::Suppressed, gone), (State::Failed, gone)]);
     assert_eq!(provider.1.load(SeqCst), 2, "the second was not asked for, the third is a new address");
+}
+
+/// Is so slow that its gateway is taken for gone: meanwhile another one takes over and ends the delivery.
+struct Slow(Arc<dyn store::Ledger>, u128, Duration);
+
+#[async_trait]
+impl Provider for Slow {
+    fn name(&self) -> &'static str {
+        "slow"
+    }
+
+    async fn send(&self, delivery: &Delivery, _: Option<&Account>) -> Answer {
+        let other = ClaimRequest { delivery: delivery.id, owner: 2, at: Timestamp::now() };
+        assert!(self.0.take_over(&other, self.1).await.expect("answered"), "it was ours");
+        let mut end = delivery.clone();
+        end.history.reached(Timestamp::now(), State::Failed, Some(Reason::ProviderRejected));
+        self.0.settle(&[(delivery.id, Settled(end.encode()))]).await.expect("settled");
+        tokio::time::sleep(self.2).await;
+        Answer { outcome: Outcome::Sent, detail: "taken".into() }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_end_is_told_however_slow_a_gateway_was() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let short = [("CARILLON__GATEWAY__WEBHOOK__TIMEOUT", "100ms"), ("CARILLON__GATEWAY__RETRY__CAP", "100ms")];
+    let short = short.map(|(k, v)| (k.to_owned(), v.to_owned()));
+    let settings = Settings::load(&[gateway::SETTINGS], None, short).expect("valid settings");
+    let mut kit = Kit::embedded(settings, dir.path()).await.expect("a kit");
+    kit.exclusive = false;
+    // the lease is the timeout, the cap and two seconds
+    let slow = Slow(kit.stores.ledger.clone(), kit.owner, Duration::from_millis(2500));
+    let events = events_on(kit, Arc::new(slow), vec![delivery()]).await;
+    assert_eq!(events[0].state, State::Failed, "the end that stands in the ledger");
 }
 
 #[tokio::test(flavor = "multi_thread")]
