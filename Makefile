@@ -1,6 +1,6 @@
 # What a person does with a clone. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check chaos engines-up engines-down openapi
+.PHONY: help demo test check chaos bench engines-up engines-down openapi
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -16,6 +16,9 @@ check: ## format, lints, docs, drift: what has to be clean before a push
 
 chaos: ## break a running Carillon, seeded, and check what it promised: SEED=7 KILLS=12 MODE=standalone|cluster|sim
 	@scripts/chaos
+
+bench: ## measure against the raw parts, on real engines: ratios, a table, target/bench/report.json (half an hour)
+	@scripts/bench
 
 engines-up: ## bring Kafka, Redis, Cassandra and Elasticsearch up natively, on loopback
 	@deploy/dev/engines up

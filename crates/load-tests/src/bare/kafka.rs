@@ -1,0 +1,148 @@
+//! librdkafka alone, with the settings that the product gives it.
+
+use std::{
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use bytes::Bytes;
+use rdkafka::{
+    ClientConfig, ClientContext, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions},
+    client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer as _},
+    message::{DeliveryResult, Header, OwnedHeaders},
+    producer::{BaseRecord, FutureProducer, Producer as _, ProducerContext, ThreadedProducer},
+};
+use tokio::task::JoinSet;
+
+use crate::harness::{Effort, Meter, Sample, threads};
+
+/// As many records or keys as go through the product's hands at once.
+pub const BURST: usize = 512;
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Connecting, metadata, a producer's id.
+const START: Duration = Duration::from_secs(1);
+
+/// Settings of a reader.
+pub fn reader(brokers: &str, group: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("group.id", group).set("auto.offset.reset", "earliest");
+    config
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("enable.partition.eof", "false");
+    config
+        .set("fetch.wait.max.ms", "100")
+        .set("fetch.queue.backoff.ms", "10")
+        .set("queued.max.messages.kbytes", "16384");
+    config
+}
+
+/// Settings of a writer: what the product asks for.
+pub fn writer(brokers: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("acks", "all").set("enable.idempotence", "true");
+    config.set("compression.type", "lz4").set("linger.ms", "5").set("batch.size", "262144");
+    config.set("partitioner", "murmur2_random");
+    config
+}
+
+/// A writer whose records are awaited one by one.
+pub fn future_producer(brokers: &str) -> anyhow::Result<FutureProducer> {
+    Ok(writer(brokers).create()?)
+}
+
+/// The headers of every record.
+pub fn headers() -> OwnedHeaders {
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    OwnedHeaders::new()
+        .insert(Header { key: "traceparent", value: Some(trace) })
+        .insert(Header { key: "content-type", value: Some("application/protobuf") })
+}
+
+/// Reads a topic that holds at least `count` records, over and over.
+pub fn consume(brokers: &str, topic: &str, count: u64, effort: Effort) -> anyhow::Result<Sample> {
+    let consumer: BaseConsumer = reader(brokers, "load-tests.reader").create()?;
+    let found = consumer.fetch_metadata(Some(topic), PATIENCE)?;
+    let partitions = found.topics().first().context("no such topic")?.partitions().len();
+    let mut start = TopicPartitionList::new();
+    for partition in 0..i32::try_from(partitions)? {
+        start.add_partition_offset(topic, partition, Offset::Beginning)?;
+    }
+    let (meter, mut tasks) = (Meter::default(), JoinSet::new());
+    let counted = meter.clone();
+    threads()?.block_on(async move {
+        tasks.spawn_blocking(move || {
+            let mut read = count;
+            while counted.next().is_some() {
+                if read >= count {
+                    consumer.assign(&start)?;
+                    read = 0;
+                }
+                if let Some(message) = consumer.poll(Duration::from_millis(100)) {
+                    std::hint::black_box(message?);
+                    read += 1;
+                    counted.done(1);
+                }
+            }
+            Ok(())
+        });
+        meter.measure(effort.warmed_for(START), tasks).await.context("consume")
+    })
+}
+
+/// Tells of each record whether it is durable.
+struct Reports(mpsc::SyncSender<bool>);
+
+impl ClientContext for Reports {}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, report: &DeliveryResult<'_>, (): ()) {
+        // whoever counts may have gone
+        let _gone = self.0.send(report.is_ok());
+    }
+}
+
+/// Writes bursts of records, each value in turn on its topic; a few bursts are on their way at a time. An operation is one round
+/// of all values.
+pub fn produce(brokers: &str, values: &[(Arc<str>, Bytes)], effort: Effort) -> anyhow::Result<Sample> {
+    let (told, reports) = mpsc::sync_channel(1_000_000);
+    let producer: ThreadedProducer<Reports> = writer(brokers).create_with_context(Reports(told))?;
+    let (meter, mut tasks) = (Meter::default(), JoinSet::new());
+    let (counted, values) = (meter.clone(), values.to_vec());
+    threads()?.block_on(async move {
+        tasks.spawn_blocking(move || {
+            let burst = BURST / values.len() * values.len();
+            let mut open = 0;
+            while let Some(n) = counted.next() {
+                for i in 0..burst {
+                    let (topic, value) = &values[i % values.len()];
+                    let key = format!("bench/user:user-{:07}", (n as usize * burst + i) / values.len() % 2000);
+                    let record = BaseRecord::to(topic).key(&key).payload(value.as_ref()).headers(headers());
+                    producer.send(record).map_err(|(error, _)| error)?;
+                }
+                open += burst;
+                while open > 4 * burst {
+                    ensure!(reports.recv_timeout(PATIENCE)?, "a record was not taken");
+                    open -= 1;
+                }
+                counted.done((burst / values.len()) as u64);
+            }
+            Ok(producer.flush(PATIENCE)?)
+        });
+        meter.measure(effort.warmed_for(START), tasks).await.context("produce")
+    })
+}
+
+/// Deletes topics.
+pub fn delete(brokers: &str, topics: &[Arc<str>]) -> anyhow::Result<()> {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", brokers).create()?;
+    let names: Vec<&str> = topics.iter().map(AsRef::as_ref).collect();
+    let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+    threads()?.block_on(admin.delete_topics(&names, &options))?;
+    Ok(())
+}
