@@ -124,7 +124,7 @@ pub(crate) enum Command {
     Templates(Templates),
     /// Puts configuration from files in place: tenants, keys, categories, accounts, sources, templates.
     ///
-    /// A file has tables such as [[tenants]] and [[accounts]], each with `name` and `tenant`, and [[templates]] with `key`, which are
+    /// A file has tables such as `[[tenants]]` and `[[accounts]]`, each with `name` and `tenant`, and `[[templates]]` with `key`, which are
     /// published when they change. What is there already stays as it is; what is not in the file is left alone.
     #[command(after_help = "Example: carillon apply -f acme.toml --dry-run")]
     Apply {
