@@ -51,6 +51,8 @@ use crate::{
 };
 
 const LIMIT: Duration = Duration::from_secs(15);
+/// More than a publish takes.
+const LAST: Duration = Duration::from_millis(500);
 /// Connecting, a producer's id.
 const START: Duration = Duration::from_secs(1);
 /// As `settings.default.toml` has it.
@@ -116,6 +118,8 @@ where
     let count = client.received()?.count;
     let sample = Sample::rate(count, began.elapsed(), cpu_time(me)?.saturating_sub(cpu));
     drop(client);
+    // what it has asked last is still published
+    tokio::time::sleep(LAST).await;
     stop.cancel();
     tokio::time::timeout(LIMIT, server).await.context("the server does not end")???;
     anyhow::ensure!(count > 0, "nothing was answered");
