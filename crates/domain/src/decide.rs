@@ -11,9 +11,14 @@ pub struct Policy {
     pub opt_in: bool,
 }
 
-/// The decision on one notification: at least one line.
+/// The decision on one notification for one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan(pub Vec<Planned>);
+pub struct Plan {
+    /// When it was decided.
+    pub at: Timestamp,
+    /// At least one.
+    pub lines: Vec<Planned>,
+}
 
 /// One line of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,26 +45,24 @@ pub enum Planned {
 
 /// Decides one notification for one recipient. `user` is what the store knows of them, `None` if nothing.
 pub fn decide(n: &Notification, user: Option<&User>, policy: Policy, now: Timestamp) -> Plan {
-    let mut plan = Vec::new();
+    let mut all = Vec::new();
     for selector in &n.channels {
         let lines: Vec<Planned> =
             selector.channels().flat_map(|channel| on_channel(n, user, policy, now, channel)).collect();
         let usable = lines.iter().any(|line| matches!(line, Planned::Send { .. }));
-        plan.extend(lines);
+        all.extend(lines);
         if usable && n.strategy == Strategy::BestOf {
             break;
         }
     }
     // types may overlap with channels that are named as well: each address is reached once
-    let mut seen = Vec::with_capacity(plan.len());
-    plan.retain(|line| {
-        let new = !seen.contains(line);
-        if new {
-            seen.push(line.clone());
+    let mut lines = Vec::with_capacity(all.len());
+    for line in all {
+        if !lines.contains(&line) {
+            lines.push(line);
         }
-        new
-    });
-    Plan(plan)
+    }
+    Plan { at: now, lines }
 }
 
 fn on_channel(n: &Notification, user: Option<&User>, policy: Policy, now: Timestamp, channel: Channel) -> Vec<Planned> {
@@ -158,7 +161,7 @@ mod tests {
     }
 
     fn told(plan: &Plan) -> Vec<String> {
-        plan.0
+        plan.lines
             .iter()
             .map(|line| match line {
                 Planned::Send { target, .. } => format!("send {}", target.address.expose()),

@@ -1,7 +1,7 @@
-//! The ledger of sends: who claimed a delivery, how it ended, and which addresses are known to be gone.
+//! The ledger: what was decided over each recipient, who claimed a delivery, how it ended, and which addresses are gone.
 
 use async_trait::async_trait;
-use domain::{Address, Channel, DeliveryId, TenantId, Timestamp};
+use domain::{Address, Channel, DeliveryId, NotificationId, TenantId, Timestamp};
 
 use crate::StoreError;
 
@@ -39,9 +39,28 @@ pub enum Claim {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settled(pub bytes::Bytes);
 
-/// Claims, kept for the claim window, and dead addresses, kept for seven days.
+/// A decision over one recipient of a notification.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// The notification.
+    pub notification: NotificationId,
+    /// The recipient within its tenant: [`domain::Recipient::key`].
+    pub recipient: String,
+    /// The encoded plan.
+    pub plan: Decided,
+}
+
+/// What was decided: the encoded plan, so that whoever comes to the notification again makes the same of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decided(pub bytes::Bytes);
+
+/// Decisions and claims, kept for the claim window, and dead addresses, kept for seven days.
 #[async_trait]
 pub trait Ledger: Send + Sync + 'static {
+    /// Records decisions, many in one round trip; for each one, in order, the decision that stood already and stays, if there
+    /// was one. Of concurrent calls one is the first. Durable when it resolves.
+    async fn decide(&self, decisions: &[Decision]) -> Result<Vec<Option<Decided>>, StoreError>;
+
     /// Claims many deliveries in one round trip; one answer per request, in order. Granted to one only, also among
     /// concurrent calls. Durable when it resolves.
     async fn claim(&self, requests: &[ClaimRequest]) -> Result<Vec<Claim>, StoreError>;

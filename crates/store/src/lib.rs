@@ -11,7 +11,7 @@ pub mod users;
 mod words;
 
 pub use deliveries::{Balance, Deliveries, DeliveryQuery, Document, IndexError, NotificationView, Page};
-pub use ledger::{Claim, ClaimRequest, Ledger, Settled};
+pub use ledger::{Claim, ClaimRequest, Decided, Decision, Ledger, Settled};
 pub use users::{Change, HistoryEntry, UserKey, Users};
 
 /// A store did not do what was asked. Whether a write happened is then open; every write here can be repeated.
@@ -52,7 +52,7 @@ impl StoreError {
 pub struct Stores {
     /// People.
     pub users: std::sync::Arc<dyn Users>,
-    /// Claims.
+    /// Decisions and claims.
     pub ledger: std::sync::Arc<dyn Ledger>,
     /// The search index.
     pub deliveries: std::sync::Arc<dyn Deliveries>,

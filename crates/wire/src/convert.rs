@@ -4,8 +4,8 @@ use std::str::FromStr;
 
 use domain::{
     Address, Attempt, CategoryKey, Channel, Content, Delivery, DeliveryId, DeliveryStatus, Environment, History,
-    Locale, Message, Notification, NotificationId, NotificationStatus, Priority, Reason, Recipient, Selector, State,
-    Status, Step, Strategy, Target, TemplateRef, TenantId, Timestamp, UserId,
+    Locale, Message, Notification, NotificationId, NotificationStatus, Plan, Planned, Priority, Reason, Recipient,
+    Selector, State, Status, Step, Strategy, Target, TemplateRef, TenantId, Timestamp, UserId,
 };
 
 use crate::{DecodeError, proto};
@@ -210,9 +210,60 @@ impl TryFrom<proto::Delivery> for Delivery {
 
 fn target(channel: Channel, d: &proto::Delivery) -> Result<Option<Target>, DecodeError> {
     let Some(address) = optional("address", &d.address, |a| Address::parse(channel, a))? else { return Ok(None) };
-    let environment = if d.development { Environment::Sandbox } else { Environment::Production };
     let since = optional_time("address_since_us", d.address_since_us)?;
-    Ok(Some(Target { address, since, app: some(d.app.clone()), environment }))
+    Ok(Some(Target { address, since, app: some(d.app.clone()), environment: environment(d.development) }))
+}
+
+const fn environment(development: bool) -> Environment {
+    if development { Environment::Sandbox } else { Environment::Production }
+}
+
+impl From<&Plan> for proto::Decision {
+    fn from(plan: &Plan) -> Self {
+        let line = |line: &Planned| match line {
+            Planned::Send { channel, target, locale } => proto::Line {
+                channel: channel.to_string(),
+                address: target.address.expose().to_owned(),
+                address_since_us: us(target.since),
+                app: text(target.app.as_ref()),
+                development: target.environment == Environment::Sandbox,
+                locale: text(locale.as_ref()),
+                ..proto::Line::default()
+            },
+            Planned::End { channel, state, reason } => proto::Line {
+                channel: channel.to_string(),
+                state: state.to_string(),
+                reason: reason.to_string(),
+                ..proto::Line::default()
+            },
+        };
+        Self { at_us: plan.at.as_microsecond(), lines: plan.lines.iter().map(line).collect() }
+    }
+}
+
+impl TryFrom<proto::Decision> for Plan {
+    type Error = DecodeError;
+    fn try_from(decision: proto::Decision) -> Result<Self, DecodeError> {
+        if decision.lines.is_empty() {
+            return field("lines", Err("empty".into()));
+        }
+        let lines = decision.lines.into_iter().map(planned).collect::<Result<_, _>>()?;
+        Ok(Self { at: time("at_us", decision.at_us)?, lines })
+    }
+}
+
+fn planned(line: proto::Line) -> Result<Planned, DecodeError> {
+    let channel = field("channel", Channel::parse(&line.channel))?;
+    if let Some(state) = optional("state", &line.state, State::parse)? {
+        return Ok(Planned::End { channel, state, reason: field("reason", Reason::parse(&line.reason))? });
+    }
+    let target = Target {
+        address: field("address", Address::parse(channel, &line.address))?,
+        since: optional_time("address_since_us", line.address_since_us)?,
+        app: some(line.app),
+        environment: environment(line.development),
+    };
+    Ok(Planned::Send { channel, target, locale: optional("locale", &line.locale, Locale::parse)? })
 }
 
 fn some(text: String) -> Option<String> {

@@ -64,6 +64,7 @@ macro_rules! record {
 record!(domain::Notification, Notification);
 record!(domain::Delivery, Delivery);
 record!(domain::Status, StatusEvent);
+record!(domain::Plan, Decision);
 
 /// Decodes an optional record value; a tombstone where none belongs is an error.
 pub fn decode<T: Record>(value: Option<&Bytes>) -> Result<T, DecodeError> {

@@ -2,8 +2,8 @@
 
 use domain::{
     Address, Attempt, Channel, Content, Delivery, Environment, Locale, Message, Notification, NotificationId,
-    NotificationStatus, Outcome, Priority, Reason, Recipient, Selector, State, Status, Strategy, Target, TemplateRef,
-    TenantId, Timestamp, UserId,
+    NotificationStatus, Outcome, Plan, Planned, Priority, Reason, Recipient, Selector, State, Status, Strategy, Target,
+    TemplateRef, TenantId, Timestamp, UserId,
 };
 
 use crate::{Record, proto};
@@ -28,6 +28,26 @@ fn notification(recipient: Recipient) -> Notification {
         metadata: [("order_id".to_owned(), "17".to_owned())].into(),
         accepted_at,
     }
+}
+
+#[test]
+fn a_decision_comes_back_whole() {
+    let device = Target {
+        address: Address::parse(Channel::Apns, &"ab".repeat(32)).expect("valid"),
+        since: Some("2026-11-21T08:00:00.000001Z".parse().expect("time")),
+        app: Some("com.example".into()),
+        environment: Environment::Sandbox,
+    };
+    let hook = Target::raw(Address::parse(Channel::Webhook, "https://a.example/hook").expect("valid"));
+    let lines = vec![
+        Planned::Send { channel: Channel::Apns, target: device, locale: Locale::parse("de-CH").ok() },
+        Planned::Send { channel: Channel::Webhook, target: hook, locale: None },
+        Planned::End { channel: Channel::Email, state: State::Suppressed, reason: Reason::NoAddress },
+    ];
+    let plan = Plan { at: "2026-11-21T09:00:00.123456Z".parse().expect("time"), lines };
+    assert_eq!(Plan::decode(&plan.encode()).expect("decodes"), plan);
+    let nothing = Plan { lines: vec![], ..plan };
+    assert!(Plan::decode(&nothing.encode()).expect_err("a decision says something").to_string().contains("lines"));
 }
 
 #[test]

@@ -20,6 +20,7 @@ pub fn run(kit: &Kit) -> Result<(), Problems> {
         topics: kit.topics.clone(),
         config: kit.config.clone(),
         users: kit.stores.users.clone(),
+        ledger: kit.stores.ledger.clone(),
         dead: DeadLetters::new(kit.log.clone(), &kit.topics, topic::Stage::Router),
         words: words::Words::default(),
     });

@@ -8,13 +8,13 @@ use std::{
 
 use async_trait::async_trait;
 use bus::{
-    Config, Headers, Log, Outgoing, Topics,
+    Config, Log, Outgoing, Topics,
     consume::{Ack, Stage, Work},
     dead::DeadLetters,
     topic,
 };
 use domain::{Delivery, Notification, Plan, Planned, Policy, State, Status, TenantId, Timestamp, User, decide};
-use store::{UserKey, Users};
+use store::{Decision, Ledger, StoreError, UserKey, Users};
 use wire::Record as _;
 
 use crate::words::{Missing, Words};
@@ -31,6 +31,7 @@ pub(crate) struct Router {
     pub(crate) topics: Topics,
     pub(crate) config: Config,
     pub(crate) users: Arc<dyn Users>,
+    pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) dead: DeadLetters,
     pub(crate) words: Words,
 }
@@ -38,51 +39,40 @@ pub(crate) struct Router {
 /// A record that decoded.
 struct Item {
     notification: Notification,
-    headers: Headers,
-    ack: Ack,
+    work: Work,
+}
+
+/// What was decided over it, with the user as they are now, for the language.
+struct Decided {
+    item: Item,
+    user: Option<User>,
+    plan: Plan,
 }
 
 #[async_trait]
 impl Stage for Router {
     async fn handle(&self, batch: Vec<Work>) {
         let decoded = self.dead.decode::<Notification>(batch).await;
-        let item =
-            |(notification, Work { record, ack })| Item { notification, headers: record.headers.handed_on(), ack };
-        let items: Vec<_> = decoded.into_iter().map(item).collect();
-        let recipient = |item: &Item| UserKey::of(&item.notification.tenant, &item.notification.recipient);
-        let users = match self.users.look_up_each(items.iter().map(recipient)).await {
-            Ok(users) => users,
-            Err(error) => {
-                tracing::warn!(%error, records = items.len(), "cannot look up recipients, the records wait");
-                items.into_iter().for_each(|item| item.ack.retry(DOWN));
-                return;
-            }
-        };
-        let now = Timestamp::now();
-        let mut burst = Vec::with_capacity(2 * items.len());
-        let mut shares = Vec::with_capacity(items.len());
+        let items: Vec<_> = decoded.into_iter().map(|(notification, work)| Item { notification, work }).collect();
+        let decided = self.decide(items).await;
+        let mut burst = Vec::with_capacity(2 * decided.len());
+        let mut shares = Vec::with_capacity(decided.len());
         let mut begun = Instant::now();
-        for (item, user) in in_turns(items.into_iter().zip(users), |(item, _)| item.notification.tenant.clone()) {
+        for decided in in_turns(decided.into_iter(), |d| d.item.notification.tenant.clone()) {
             if begun.elapsed() > BURST {
                 self.publish(std::mem::take(&mut burst), std::mem::take(&mut shares)).await;
                 begun = Instant::now();
             }
-            let user = match user {
-                Ok(user) => user,
-                Err(error) => {
-                    tracing::error!(%error, "cannot read a user, whose records wait");
-                    item.ack.retry(DOWN);
-                    continue;
-                }
-            };
             let before = burst.len();
-            if let Err(Missing(template)) = self.outgoing(&item, user.as_ref(), now, &mut burst) {
+            let ended = self.outgoing(&decided, &mut burst);
+            let ack = decided.item.work.ack;
+            if let Err(Missing(template)) = ended {
                 tracing::warn!(%template, "a template is not here yet, the record waits");
                 burst.truncate(before);
-                item.ack.retry(DOWN);
+                ack.retry(DOWN);
                 continue;
             }
-            shares.push((item.ack, burst.len() - before));
+            shares.push((ack, burst.len() - before));
         }
         self.publish(burst, shares).await;
     }
@@ -103,6 +93,56 @@ fn in_turns<T>(all: impl Iterator<Item = T>, tenant: impl Fn(&T) -> TenantId) ->
 }
 
 impl Router {
+    /// Decides, and has the ledger keep it: whoever comes to a record again, because this process or its answer was lost, makes
+    /// the same of it, though the user may have changed since. A record of which that cannot be said waits.
+    async fn decide(&self, items: Vec<Item>) -> Vec<Decided> {
+        let recipient = |item: &Item| UserKey::of(&item.notification.tenant, &item.notification.recipient);
+        let users = match self.users.look_up_each(items.iter().map(recipient)).await {
+            Ok(users) => users,
+            Err(error) => return wait(items.into_iter(), &error, "cannot look up recipients, the records wait"),
+        };
+        let now = Timestamp::now();
+        let (mut decided, mut decisions) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
+        for (item, user) in items.into_iter().zip(users) {
+            let user = match user {
+                Ok(user) => user,
+                Err(error) => {
+                    tracing::error!(%error, "cannot read a user, whose records wait");
+                    item.work.ack.retry(DOWN);
+                    continue;
+                }
+            };
+            let n = &item.notification;
+            let snapshot = self.config.snapshot();
+            let category = n.category.as_ref().and_then(|c| snapshot.category(&n.tenant, c));
+            let policy = Policy { opt_in: category.is_some_and(|c| c.opt_in) };
+            let plan = decide(n, user.as_ref(), policy, now);
+            let (notification, recipient) = (n.id, n.recipient.key());
+            decisions.push(Decision { notification, recipient, plan: store::Decided(plan.encode()) });
+            decided.push(Decided { item, user, plan });
+        }
+        match self.ledger.decide(&decisions).await {
+            Ok(stood) => self.stand_by(decided, stood).await,
+            Err(error) => {
+                wait(decided.into_iter().map(|d| d.item), &error, "cannot record decisions, the records wait")
+            }
+        }
+    }
+
+    /// Takes the decisions that stood already.
+    async fn stand_by(&self, decided: Vec<Decided>, stood: Vec<Option<store::Decided>>) -> Vec<Decided> {
+        let (mut standing, mut unreadable) = (Vec::with_capacity(decided.len()), Vec::new());
+        for (decided, stood) in decided.into_iter().zip(stood) {
+            match stood.map(|plan| Plan::decode(&plan.0)) {
+                None => standing.push(decided),
+                Some(Ok(plan)) => standing.push(Decided { plan, ..decided }),
+                Some(Err(error)) => unreadable.push((decided.item.work, format!("the ledger's entry: {error}"))),
+            }
+        }
+        self.dead.bury_or_wait(unreadable, "undecodable").await;
+        standing
+    }
+
     /// Publishes the decisions on some notifications, of which each has a share, and finishes those.
     async fn publish(&self, burst: Vec<Outgoing>, shares: Vec<(Ack, usize)>) {
         let mut results = self.log.publish(burst).await.into_iter();
@@ -119,30 +159,24 @@ impl Router {
     }
 
     /// Everything that comes of one notification: its deliveries, and a status event for each line of the plan.
-    fn outgoing(
-        &self,
-        item: &Item,
-        user: Option<&User>,
-        now: Timestamp,
-        burst: &mut Vec<Outgoing>,
-    ) -> Result<(), Missing> {
+    fn outgoing(&self, Decided { item, user, plan }: &Decided, burst: &mut Vec<Outgoing>) -> Result<(), Missing> {
         let n = &item.notification;
         let snapshot = self.config.snapshot();
-        let category = n.category.as_ref().and_then(|c| snapshot.category(&n.tenant, c));
-        let policy = Policy { opt_in: category.is_some_and(|c| c.opt_in) };
         let key = topic::recipient_key(&n.tenant, &n.recipient);
+        let headers = item.work.record.headers.handed_on();
         let mut publish = |topic, value| {
-            burst.push(Outgoing { topic, key: Some(key.clone()), headers: item.headers.clone(), value: Some(value) });
+            burst.push(Outgoing { topic, key: Some(key.clone()), headers: headers.clone(), value: Some(value) });
         };
-        let Plan(lines) = decide(n, user, policy, now);
-        for (i, line) in lines.into_iter().enumerate() {
+        for (i, line) in plan.lines.iter().enumerate() {
             let mut delivery = match line {
                 Planned::Send { channel, target, locale } => {
-                    let wanted = [n.locale.as_ref(), locale.as_ref(), user.and_then(|u| u.locale.as_ref())];
-                    let delivery = Delivery::begin(n, channel, Some(target), now, State::Queued, None);
-                    self.words.put_into(delivery, n, &snapshot, wanted, now)?
+                    let wanted = [n.locale.as_ref(), locale.as_ref(), user.as_ref().and_then(|u| u.locale.as_ref())];
+                    let delivery = Delivery::begin(n, *channel, Some(target.clone()), plan.at, State::Queued, None);
+                    self.words.put_into(delivery, n, &snapshot, wanted)?
                 }
-                Planned::End { channel, state, reason } => Delivery::begin(n, channel, None, now, state, Some(reason)),
+                Planned::End { channel, state, reason } => {
+                    Delivery::begin(n, *channel, None, plan.at, *state, Some(*reason))
+                }
             };
             delivery.leads = i == 0;
             if delivery.state() == State::Queued {
@@ -152,4 +186,15 @@ impl Router {
         }
         Ok(())
     }
+}
+
+/// Hands the records back until a store answers again.
+fn wait(items: impl Iterator<Item = Item>, error: &StoreError, what: &str) -> Vec<Decided> {
+    let mut records = 0;
+    for item in items {
+        item.work.ack.retry(DOWN);
+        records += 1;
+    }
+    tracing::warn!(%error, records, "{what}");
+    Vec::new()
 }

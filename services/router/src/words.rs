@@ -25,7 +25,6 @@ impl Words {
         n: &Notification,
         snapshot: &Snapshot,
         wanted: [Option<&Locale>; 3],
-        now: Timestamp,
     ) -> Result<Delivery, Missing> {
         let Message::Template { template: version, data } = &n.message else { return Ok(delivery) };
         let wanted: Vec<_> = wanted.into_iter().flatten().collect();
@@ -36,7 +35,7 @@ impl Words {
                 rendered.content.check("").map_err(|e| e.to_string())?;
                 Ok(rendered)
             }),
-            None if now.duration_since(n.accepted_at).unsigned_abs() < PATIENCE => {
+            None if Timestamp::now().duration_since(n.accepted_at).unsigned_abs() < PATIENCE => {
                 return Err(Missing(version.clone()));
             }
             None => Err("it was removed".to_owned()),

@@ -373,6 +373,35 @@ async fn of_every_recipient_one_delivery_leads() {
     desk.ends_with(count).await;
 }
 
+/// As a router that comes after one that was killed has it, which finds a record again that was decided, wholly told or not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_decided_once_stands_whatever_the_user_does_then() {
+    let mut desk = Desk::open().await;
+    desk.user("ana", Some("de"), &[None, None], Preferences::default()).await;
+    desk.user("ben", None, &[], Preferences { all: Some(false), ..Preferences::default() }).await;
+    router::run(&desk.kit).expect("valid settings");
+    let all = [Channel::Apns, Channel::Email];
+    let ben = Recipient::User(UserId::parse("ben").expect("an id"));
+    let soon = Timestamp::now().checked_add(jiff::SignedDuration::from_secs(3600)).expect("a time");
+    let wanted = Notification { expires_at: Some(soon), ..notification("acme", ana(), &all, plain()) };
+    let unwanted = notification("acme", ben, &all, plain());
+    desk.hand_over(&[&wanted, &unwanted]).await;
+    desk.says(5).await;
+
+    desk.user("ana", None, &[], Preferences { all: Some(false), ..Preferences::default() }).await;
+    desk.user("ben", None, &[None], Preferences::default()).await;
+    let late = Notification { expires_at: Some(wanted.accepted_at), ..wanted.clone() };
+    desk.hand_over(&[&late, &unwanted]).await;
+    desk.says(10).await;
+    let told = |d: &DeliveryStatus| (d.id, d.state, d.reason, d.leads, d.history.clone());
+    let (first, again) = desk.said.split_at(5);
+    assert_eq!(first.iter().map(told).collect::<Vec<_>>(), again.iter().map(told).collect::<Vec<_>>());
+    let ids = |deliveries: Vec<Delivery>| deliveries.iter().map(|d| d.id).collect::<Vec<_>>();
+    let pushed = ids(desk.deliveries(Channel::Apns).await);
+    assert_eq!((pushed.len(), &pushed[..2]), (4, &pushed[2..]), "told again, as the gateway may not have it");
+    desk.ends_with(10).await;
+}
+
 /// As much work as a text may be: 3,025 rounds, each with twice as many bytes as `a` has.
 const BOMB: &str = "{% for i in l %}{% for j in l %}{% set x = a ~ a %}{% endfor %}{% endfor %}done";
 

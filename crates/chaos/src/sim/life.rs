@@ -10,8 +10,8 @@ use std::{
 };
 
 use bus::{Subscription, sim::Sim};
-use domain::{Address, Channel, DeliveryId, Status, TenantId, Timestamp, User};
-use store::{StoreError, UserKey};
+use domain::{Address, Channel, DeliveryId, NotificationId, Status, TenantId, Timestamp, User};
+use store::{Decided, StoreError, UserKey};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +30,7 @@ pub(super) enum Held {
 #[derive(Default)]
 pub(super) struct State {
     pub(super) users: BTreeMap<UserKey, User>,
+    pub(super) decisions: HashMap<(NotificationId, String), Decided>,
     pub(super) claims: HashMap<DeliveryId, Held>,
     pub(super) gone: HashMap<(TenantId, Channel, Address), Timestamp>,
     pub(super) index: BTreeMap<String, (u64, Status)>,

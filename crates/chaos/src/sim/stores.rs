@@ -8,8 +8,8 @@ use domain::{
     User,
 };
 use store::{
-    Balance, Change, Claim, ClaimRequest, Deliveries, DeliveryQuery, Document, HistoryEntry, IndexError, Ledger,
-    NotificationView, Page, Settled, StoreError, Stores, UserKey, Users,
+    Balance, Change, Claim, ClaimRequest, Decided, Decision, Deliveries, DeliveryQuery, Document, HistoryEntry,
+    IndexError, Ledger, NotificationView, Page, Settled, StoreError, Stores, UserKey, Users,
 };
 use tokio::time::Instant;
 
@@ -48,6 +48,18 @@ const fn open(owner: u128, since: Instant) -> Held {
 
 #[async_trait]
 impl Ledger for Memory {
+    async fn decide(&self, decisions: &[Decision]) -> Result<Vec<Option<Decided>>, StoreError> {
+        let one = |state: &mut super::life::State, d: &Decision| {
+            let key = (d.notification, d.recipient.clone());
+            let stood = state.decisions.get(&key).cloned();
+            if stood.is_none() {
+                state.decisions.insert(key, d.plan.clone());
+            }
+            stood
+        };
+        self.0.act(|state| decisions.iter().map(|d| one(state, d)).collect()).await
+    }
+
     async fn claim(&self, requests: &[ClaimRequest]) -> Result<Vec<Claim>, StoreError> {
         let one = |state: &mut super::life::State, r: &ClaimRequest| match state.claims.get(&r.delivery) {
             Some(held) => held.claim(),

@@ -1,4 +1,4 @@
-//! The ledger of sends in Redis: one key for each delivery, which expires with the claim window, and for each dead address.
+//! The ledger in Redis: a key for each decision and each delivery, which expire with the claim window, and for each dead address.
 //!
 //! A claim is as durable as Redis is: with `appendonly yes` an acknowledged claim survives the death of the process, and
 //! `appendfsync always` makes it survive that of the machine. A failover to a replica may lose what was not yet copied; then
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use domain::{Address, Channel, DeliveryId, TenantId, Timestamp};
 
 use super::redis::Redis;
-use crate::{Claim, ClaimRequest, Ledger, Settled, StoreError, codec, ledger::GONE};
+use crate::{Claim, ClaimRequest, Decided, Decision, Ledger, Settled, StoreError, codec, ledger::GONE};
 
 /// Replaces the value if it begins as expected.
 const TAKE_OVER: &str = "
@@ -88,6 +88,24 @@ impl RedisLedger {
 
 #[async_trait]
 impl Ledger for RedisLedger {
+    async fn decide(&self, decisions: &[Decision]) -> Result<Vec<Option<Decided>>, StoreError> {
+        if decisions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = Pipeline::with_capacity(decisions.len());
+        for Decision { notification, recipient, plan } in decisions {
+            let key = format!("{}decided:{notification}:{recipient}", self.redis.prefix);
+            // NX with GET: writes if there is nothing, and answers what was there
+            pipeline.cmd("SET").arg(key).arg(&*plan.0).arg("NX").arg("GET").arg("PX").arg(self.window_ms);
+        }
+        let stood: Vec<Option<Bytes>> =
+            self.redis.run(|mut c| async move { pipeline.query_async(&mut c).await }).await?;
+        if stood.len() != decisions.len() {
+            return Err(StoreError::unavailable("redis", "an answer for every decision is missing"));
+        }
+        Ok(stood.into_iter().map(|plan| plan.map(Decided)).collect())
+    }
+
     async fn claim(&self, requests: &[ClaimRequest]) -> Result<Vec<Claim>, StoreError> {
         if requests.is_empty() {
             return Ok(Vec::new());

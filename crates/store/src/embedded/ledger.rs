@@ -7,7 +7,7 @@ use domain::{Address, Channel, DeliveryId, TenantId, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
 use super::file::{File, cutoff, give_space_back, slice, time};
-use crate::{Claim, ClaimRequest, Ledger, Settled, StoreError, codec, ledger::GONE};
+use crate::{Claim, ClaimRequest, Decided, Decision, Ledger, Settled, StoreError, codec, ledger::GONE};
 
 /// `kept_from` counts by this machine's clock, in microseconds; `settled` is null while the claim is open; `address` is the
 /// channel with a hash.
@@ -32,6 +32,16 @@ const STEPS: &[&str] = &[
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX gone_by_age ON gone (kept_from);
 ",
+    "
+    CREATE TABLE decision (
+        notification BLOB NOT NULL,
+        recipient TEXT NOT NULL,
+        plan BLOB NOT NULL,
+        kept_from INTEGER NOT NULL,
+        PRIMARY KEY (notification, recipient)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX decision_by_age ON decision (kept_from);
+",
 ];
 
 pub(super) struct EmbeddedLedger {
@@ -47,6 +57,18 @@ impl EmbeddedLedger {
 
 #[async_trait]
 impl Ledger for EmbeddedLedger {
+    async fn decide(&self, decisions: &[Decision]) -> Result<Vec<Option<Decided>>, StoreError> {
+        let decisions = decisions.to_vec();
+        let before = cutoff(self.window);
+        let job = move |tx: &Transaction<'_>| {
+            let sql = "DELETE FROM decision WHERE (notification, recipient) IN \
+                       (SELECT notification, recipient FROM decision WHERE kept_from < ?1 ORDER BY kept_from LIMIT ?2)";
+            tx.prepare_cached(sql)?.execute([before, slice(decisions.len())])?;
+            decisions.iter().map(|decision| decide(tx, decision)).collect()
+        };
+        self.file.write(job).await
+    }
+
     async fn claim(&self, requests: &[ClaimRequest]) -> Result<Vec<Claim>, StoreError> {
         let requests = requests.to_vec();
         let before = cutoff(self.window);
@@ -134,6 +156,20 @@ impl Ledger for EmbeddedLedger {
     async fn ping(&self) -> Result<(), StoreError> {
         self.file.ping().await
     }
+}
+
+fn decide(
+    tx: &Transaction<'_>,
+    Decision { notification, recipient, plan }: &Decision,
+) -> rusqlite::Result<Option<Decided>> {
+    let notification = notification.0.into_bytes();
+    let sql = "INSERT INTO decision VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
+    if tx.prepare_cached(sql)?.execute(params![notification, recipient, &*plan.0, now()])? == 1 {
+        return Ok(None);
+    }
+    let sql = "SELECT plan FROM decision WHERE notification = ?1 AND recipient = ?2";
+    let stood = |row: &Row<'_>| row.get::<_, Vec<u8>>(0);
+    tx.prepare_cached(sql)?.query_row(params![notification, recipient], stood).map(|plan| Some(Decided(plan.into())))
 }
 
 fn claim(tx: &Transaction<'_>, request: &ClaimRequest) -> rusqlite::Result<Claim> {

@@ -1,9 +1,9 @@
 //! What every `Ledger` does.
 
 use bytes::Bytes;
-use domain::{Address, Channel, DeliveryId};
+use domain::{Address, Channel, DeliveryId, NotificationId};
 use futures::future::join_all;
-use store::{Claim, ClaimRequest, Ledger, Settled};
+use store::{Claim, ClaimRequest, Decided, Decision, Ledger, Settled};
 use uuid::Uuid;
 
 use crate::{at, tenant};
@@ -28,6 +28,43 @@ async fn claim(ledger: &dyn Ledger, delivery: DeliveryId, owner: u128, step: i64
     let mut answers = ledger.claim(&[request(delivery, owner, step)]).await.expect("claim");
     assert_eq!(answers.len(), 1);
     answers.remove(0)
+}
+
+fn decision(notification: NotificationId, recipient: &str, plan: impl AsRef<[u8]>) -> Decision {
+    Decision { notification, recipient: recipient.to_owned(), plan: Decided(Bytes::copy_from_slice(plan.as_ref())) }
+}
+
+fn notification() -> NotificationId {
+    NotificationId(Uuid::new_v4())
+}
+
+pub async fn the_first_decision_stands(ledger: &dyn Ledger) {
+    let (one, two) = (notification(), notification());
+    let bytes: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    let first = [
+        decision(one, "user:ana", "a"),
+        decision(one, "user:ben", &bytes),
+        decision(two, "user:ana", "c"),
+        decision(one, "user:ana", "d"),
+    ];
+    let stood = |plan: &[u8]| Some(Decided(Bytes::copy_from_slice(plan)));
+    assert_eq!(ledger.decide(&first).await.expect("decide"), [None, None, None, stood(b"a")], "also within a call");
+    let again = [decision(one, "user:ben", "x"), decision(two, "user:ben", "y"), decision(one, "user:ana", "z")];
+    assert_eq!(ledger.decide(&again).await.expect("decide"), [stood(&bytes), None, stood(b"a")], "in order");
+    assert_eq!(ledger.decide(&[]).await.expect("decide"), []);
+}
+
+pub async fn one_of_many_concurrent_decisions_stands(ledger: &dyn Ledger) {
+    let wanted = notification();
+    let answers = join_all((0..50).map(|i| async move {
+        let plan = format!("plan {i}");
+        let stood = ledger.decide(&[decision(wanted, "user:ana", &plan)]).await.expect("decide").remove(0);
+        (Decided(plan.into()), stood)
+    }))
+    .await;
+    let first: Vec<_> = answers.iter().filter(|(_, stood)| stood.is_none()).map(|(plan, _)| plan).collect();
+    let [first] = first[..] else { panic!("{} were the first", first.len()) };
+    assert!(answers.iter().all(|(_, stood)| stood.as_ref().is_none_or(|stood| stood == first)), "{answers:?}");
 }
 
 pub async fn one_of_many_concurrent_claims_is_granted(ledger: &dyn Ledger) {

@@ -41,6 +41,8 @@ macro_rules! contract {
             ping
         );
         contract!(ledger:
+            the_first_decision_stands
+            one_of_many_concurrent_decisions_stands
             one_of_many_concurrent_claims_is_granted
             a_batch_is_answered_in_order_also_with_repeats
             an_open_claim_is_taken_over_from_its_owner_only
