@@ -60,7 +60,7 @@ impl Change {
     }
 }
 
-/// Reads all files before it changes anything.
+/// Reads all files before it changes anything. What an entry is refused for stops it; those before are in place, and are shown.
 pub(crate) async fn run(client: &Client, files: &[PathBuf], dry_run: bool, output: Output) -> anyhow::Result<()> {
     let mut wanted = Vec::new();
     for file in files {
@@ -71,7 +71,18 @@ pub(crate) async fn run(client: &Client, files: &[PathBuf], dry_run: bool, outpu
     let mut rows = vec![["ENTRY", "", "DIFFERS IN"].map(str::to_owned).to_vec()];
     let mut changes = Vec::new();
     for entry in &wanted {
-        let change = apply(client, entry, dry_run).await.with_context(|| label(entry))?;
+        let change = match apply(client, entry, dry_run).await {
+            Ok(change) => change,
+            Err(error) => {
+                if rows.len() > 1 && !dry_run {
+                    eprintln!(
+                        "{}(these are in place; once the next one is mended, apply the file again)",
+                        output::table(&rows)
+                    );
+                }
+                return Err(error.context(label(entry)));
+            }
+        };
         let pointers = change.pointers();
         rows.push(vec![label(entry), change.as_str().to_owned(), pointers.join(" ")]);
         changes.push(json!({

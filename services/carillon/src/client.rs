@@ -120,10 +120,37 @@ fn accept(status: StatusCode, body: Value) -> anyhow::Result<Value> {
     if status.is_success() {
         return Ok(body);
     }
+    Err(anyhow!(problem(status, &body)))
+}
+
+/// The one error, or all of them below what they have in common.
+fn problem(status: StatusCode, body: &Value) -> String {
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-    let mut message = format!("{}: {}", status, text(&body["detail"]));
-    for error in body["errors"].as_array().into_iter().flatten() {
-        message.push_str(&format!("\n  {}: {}", text(&error["pointer"]), text(&error["detail"])));
+    let errors = body["errors"].as_array().map_or(&[][..], Vec::as_slice);
+    let line = |error: &Value| format!("{}: {}", text(&error["pointer"]), text(&error["detail"]));
+    match errors {
+        [one] => format!("{status}: {}", line(one)),
+        _ => errors.iter().fold(format!("{status}: {}", text(&body["detail"])), |message, error| {
+            format!("{message}\n  {}", line(error))
+        }),
     }
-    Err(anyhow!(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn one_error_is_said_once_and_several_are_listed() {
+        let said = |body: Value| problem(StatusCode::BAD_REQUEST, &body);
+        let (a, b) = (json!({"pointer": "/a", "detail": "too long"}), json!({"pointer": "/b", "detail": "missing"}));
+        assert_eq!(said(json!({"detail": "no"})), "400 Bad Request: no");
+        assert_eq!(said(json!({"detail": "/a: too long", "errors": [a]})), "400 Bad Request: /a: too long");
+        assert_eq!(
+            said(json!({"detail": "2 errors", "errors": [a, b]})),
+            "400 Bad Request: 2 errors\n  /a: too long\n  /b: missing"
+        );
+    }
 }
