@@ -15,12 +15,13 @@ choose_port() {
   address=${address//@PORT+2@/$((port + 2))} address=${address//@PORT+4@/$((port + 4))}
 }
 
-# claim_ports: fails, and says who is in the way, unless all ports of the loaded engine are free
+# claim_ports: fails, and says who is in the way, unless all ports of the loaded engine are free. Whoever was killed just now
+# may still have one for a moment, so it waits some seconds.
 claim_ports() {
-  local p holder move="set CARILLON_ENGINES_${name^^}_PORT"
+  local p holder deadline=$((SECONDS + 10)) move="set CARILLON_ENGINES_${name^^}_PORT"
   if ((ports > 1)); then move+=" (it takes $ports in a row)"; fi
   for ((p = port; p < port + ports; p++)); do
-    holder=$(port_holder "$p")
+    until holder=$(port_holder "$p") && [[ -z $holder ]] || ((SECONDS >= deadline)); do sleep 0.2; done
     [[ -z $holder ]] || fail "$name" "port $p is taken by $holder; free it or $move"
   done
   printf '%s\n' "$port" >"$place/port"
