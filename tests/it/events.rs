@@ -80,6 +80,11 @@ async fn events(engines: Engines) {
         ("ce_type", ""),
     ];
     let ana = asks("ana");
+    let expiring = |at: &str| {
+        let mut asked: serde_json::Value = serde_json::from_str(&ana).unwrap();
+        asked["expires_at"] = at.into();
+        asked.to_string()
+    };
     let good = vec![
         binary(
             &topic,
@@ -90,9 +95,9 @@ async fn events(engines: Engines) {
         // the same event once more, as a producer that is not sure publishes it
         binary(&topic, "e-1", Some(&ana), &[]),
         binary(&topic, "e-2", Some(&structured.to_string()), &mode),
+        // it was on its way for too long, which is no fault of its own
+        binary(&topic, "e-3", Some(&expiring("2026-01-01T00:00:00Z")), &[]),
     ];
-    let late = "2026-01-01T00:00:00Z";
-    let expired = json!({"to": [{"user": "ana"}], "channels": ["webhook"], "content": {"default": {"body": "B"}}, "expires_at": late});
     let bad = [
         ("bad_cloudevent", "ce_id: no", binary(&topic, "b-0", Some(&ana), &[("ce_id", "")])),
         ("bad_cloudevent", "specversion", binary(&topic, "b-1", Some(&ana), &[("ce_specversion", "0.3")])),
@@ -100,7 +105,11 @@ async fn events(engines: Engines) {
         ("bad_cloudevent", "no value", binary(&topic, "b-3", None, &[])),
         ("unknown_source", "bound to no tenant", binary(&topic, "b-4", Some(&ana), &[("ce_source", "urn:else")])),
         ("invalid_notification", "/data/to", binary(&topic, "b-5", Some(r#"{"to": []}"#), &[])),
-        ("invalid_notification", "/data/expires_at", binary(&topic, "b-6", Some(&expired.to_string()), &[])),
+        (
+            "invalid_notification",
+            "/data/expires_at",
+            binary(&topic, "b-6", Some(&expiring("soon")), &[]),
+        ),
         ("invalid_notification", "malformed JSON", binary(&topic, "b-7", Some("\u{1}garbage"), &[])),
     ];
     publish(&inside, good).await;
@@ -115,6 +124,8 @@ async fn events(engines: Engines) {
         assert_eq!(ends.iter().map(|d| d.state.as_str()).collect::<Vec<_>>(), ["sent"], "{event}");
         assert_eq!(inside.sandbox.received(path).unwrap().len(), 1, "{event}");
     }
+    let ends = inside.ended(NotificationId::of_event(&tenant(), SOURCE, "e-3")).await;
+    assert_eq!(ends.iter().map(|d| d.state.as_str()).collect::<Vec<_>>(), ["expired"]);
     assert_ne!(
         NotificationId::of_event(&tenant(), SOURCE, "e-1"),
         NotificationId::of_event(&TenantId::parse("globex").unwrap(), SOURCE, "e-1")

@@ -90,7 +90,9 @@ fn accept(config: &Snapshot, record: &Record, now: Timestamp) -> Result<Acceptin
     if body::has_nul(event.data) {
         return Err(("invalid_notification", "the data holds the character NUL, which no field takes".into()));
     }
-    let mut draft = request::parse(event.data, "/data", &tenant, config, at)
+    // whoever published it may have waited for the log, or an operator sends it again: one that has expired meanwhile ends so, as
+    // nobody is there to be told
+    let mut draft = request::parse(event.data, "/data", &tenant, config, Timestamp::MIN)
         .map_err(|errors| ("invalid_notification", errors.to_string()))?;
     draft.expires_at = draft.expires_at.or(event.expires_at);
     let trace = record.headers.get(TraceContext::HEADER).and_then(|h| TraceContext::parse(h));

@@ -143,7 +143,8 @@ impl Draft {
     }
 }
 
-/// Parses and checks a request; `at` is its own pointer. The error holds all that is wrong, not only the first.
+/// Parses and checks a request; `at` is its own pointer, and it has to expire after `now`. The error holds all that is wrong, not
+/// only the first.
 pub fn parse(
     json: &[u8],
     at: &str,
