@@ -54,6 +54,40 @@ fn a_dependency_that_is_down_is_named_with_what_was_tried() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_starts_without_the_stores_that_it_does_not_need() {
+    let world = World::start(Engines::Cluster).await;
+    let away = format!("127.0.0.1:{}", free_port());
+    let no_index = [("ELASTICSEARCH__URL", format!("http://{away}"))];
+    let no_users = [("REDIS__URL", format!("redis://{away}")), ("CASSANDRA__NODES", away.clone())];
+    for (service, without) in [
+        (&["router"][..], &no_index[..]),
+        (&["gateway", "--channel", "webhook"], &no_index),
+        (&["indexer"], &no_users),
+        (&["ingress"], &no_index),
+    ] {
+        let [admin, http, grpc] = [(); 3].map(|()| format!("127.0.0.1:{}", free_port()));
+        let ports = [("ADMIN__LISTEN", admin.clone()), ("INGRESS__LISTEN", http), ("INGRESS__GRPC_LISTEN", grpc)];
+        let mut command = world.command(service);
+        for (key, value) in without.iter().chain(&ports) {
+            command.env(format!("CARILLON__{key}"), value);
+        }
+        let mut process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let answer = world.http.get(format!("http://{admin}/readyz")).send().await;
+            if answer.as_ref().is_ok_and(|a| a.status().is_success()) {
+                break;
+            }
+            let ended = process.try_wait().unwrap();
+            assert!(ended.is_none() && Instant::now() < deadline, "{service:?}: {ended:?}, {answer:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+}
+
 /// On a machine that is busy with other tests an answer may take long; none of them may count as missing.
 const PATIENT: [(&str, &str); 2] = [("gateway.webhook.timeout", "20s"), ("drain", "20s")];
 

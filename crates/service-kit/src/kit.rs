@@ -23,7 +23,7 @@ use bus::{
     log::TopicReport,
     topic,
 };
-use store::{StoreError, Stores};
+use store::{StoreError, Stores, cluster::Store};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -33,6 +33,14 @@ use crate::{
     settings::socket_addr,
     telemetry,
 };
+
+/// The stores that a process uses. It does not start without those that are required, and is not ready while they are away;
+/// what it does with the others waits or fails.
+pub type Uses<'a> = &'a [(Store, Need)];
+
+/// What everything in one process uses. The index follows later by itself; meanwhile notifications are taken and sent.
+const EVERYTHING: Uses<'static> =
+    &[(Store::Users, Need::Required), (Store::Ledger, Need::Required), (Store::Deliveries, Need::Optional)];
 
 /// Something that this process needs cannot be reached: what it is, and what was tried. Exit code 69.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -71,17 +79,27 @@ pub struct Kit {
 }
 
 impl Kit {
-    /// A kit on a log and stores that are there already.
+    /// A kit on a log and stores that are there already, all of which it watches.
     ///
     /// # Errors
     /// Settings that are wrong.
     pub fn new(settings: Settings, log: Arc<dyn Log>, stores: Stores, exclusive: bool) -> Result<Self, Problems> {
+        Self::using(EVERYTHING, settings, log, stores, exclusive)
+    }
+
+    fn using(
+        uses: Uses,
+        settings: Settings,
+        log: Arc<dyn Log>,
+        stores: Stores,
+        exclusive: bool,
+    ) -> Result<Self, Problems> {
         let (topics, drain, silence) =
             settings.read(|r| (engines::topics(r), r.duration("drain"), health::silence(r)))?;
         let log: Arc<dyn Log> = Arc::new(bus::Traced(log));
         let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
         let health = Health::new(shutdown.clone(), tasks.clone(), silence);
-        watch(&health, &log, &stores);
+        watch(&health, uses, &log, &stores);
         Ok(Self {
             config: bus::Config::new(log.clone(), &topics),
             settings,
@@ -100,20 +118,30 @@ impl Kit {
         })
     }
 
-    /// Connects to the engines of a cluster.
+    /// Connects to all engines of a cluster.
     ///
     /// # Errors
     /// [`Problems`]; [`Unreachable`] at once when an engine does not answer; others when topics or a schema are missing.
     pub async fn cluster(settings: Settings) -> anyhow::Result<Self> {
+        let all = Store::ALL.map(|store| (store, Need::Required));
+        Self::cluster_using(&all, settings).await
+    }
+
+    /// Connects to the log of a cluster and to the stores that are required; only the stores that it uses are watched.
+    ///
+    /// # Errors
+    /// Like [`Kit::cluster`].
+    pub async fn cluster_using(uses: Uses<'_>, settings: Settings) -> anyhow::Result<Self> {
         // all problems before the first connection
         let (kafka, stores, topics, specs, _) = settings.read(|r| {
             (engines::kafka(r), engines::stores(r), engines::topics(r), engines::cluster_topics(r), r.duration("drain"))
         })?;
         let log = connect(kafka).await?;
-        let stores = store::cluster::connect(&stores).await.map_err(unreachable)?;
+        let required: Vec<_> = uses.iter().filter(|(_, need)| *need == Need::Required).map(|(store, _)| *store).collect();
+        let stores = store::cluster::connect_to(&stores, &required).await.map_err(unreachable)?;
         // last: what cannot be reached at all comes first
         log.check_topics(topics.specs(specs).into_iter().map(|spec| spec.name).collect()).await?;
-        Ok(Self::new(settings, log, stores, false)?)
+        Ok(Self::using(uses, settings, log, stores, false)?)
     }
 
     /// Opens the embedded log and stores in a data directory, which one process may have open; makes both and the topics
@@ -247,29 +275,34 @@ impl Drop for Guard {
     }
 }
 
-/// The engines, as dependencies.
-fn watch(health: &Health, log: &Arc<dyn Log>, stores: &Stores) {
+/// The engines that are used, as dependencies.
+fn watch(health: &Health, uses: Uses<'_>, log: &Arc<dyn Log>, stores: &Stores) {
     fn words<E: ToString>(result: Result<(), E>) -> Result<(), String> {
         result.map_err(|e| e.to_string())
     }
-    let (log, Stores { users, ledger, deliveries }) = (log.clone(), stores.clone());
+    let log = log.clone();
     health.register_dependency("log", Need::Required, move || {
         let log = log.clone();
         async move { words(log.ping().await) }
     });
-    health.register_dependency("users", Need::Required, move || {
-        let users = users.clone();
-        async move { words(users.ping().await) }
-    });
-    health.register_dependency("ledger", Need::Required, move || {
-        let ledger = ledger.clone();
-        async move { words(ledger.ping().await) }
-    });
-    // the index follows later by itself; meanwhile notifications are taken and sent
-    health.register_dependency("deliveries", Need::Optional, move || {
-        let deliveries = deliveries.clone();
-        async move { words(deliveries.ping().await) }
-    });
+    for (store, need) in uses.iter().copied() {
+        let stores = stores.clone();
+        let name = match store {
+            Store::Users => "users",
+            Store::Ledger => "ledger",
+            Store::Deliveries => "deliveries",
+        };
+        health.register_dependency(name, need, move || {
+            let stores = stores.clone();
+            async move {
+                words(match store {
+                    Store::Users => stores.users.ping().await,
+                    Store::Ledger => stores.ledger.ping().await,
+                    Store::Deliveries => stores.deliveries.ping().await,
+                })
+            }
+        });
+    }
 }
 
 async fn connect(settings: bus::kafka::KafkaSettings) -> anyhow::Result<Arc<Kafka>> {

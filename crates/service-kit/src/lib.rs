@@ -9,8 +9,8 @@ pub mod settings;
 pub mod signal;
 pub mod telemetry;
 
-pub use health::Health;
-pub use kit::{Kit, Unreachable};
+pub use health::{Health, Need};
+pub use kit::{Kit, Unreachable, Uses};
 pub use settings::{Problems, Reader, Section, Settings};
 
 #[cfg(test)]

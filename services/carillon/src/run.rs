@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use domain::Channel;
-use service_kit::{Kit, settings::Settings, signal, telemetry};
+use service_kit::{Kit, Uses, settings::Settings, signal, telemetry};
 
 /// Which service this process is.
 pub(crate) enum Service {
@@ -14,11 +14,22 @@ pub(crate) enum Service {
     Indexer,
 }
 
+impl Service {
+    const fn uses(&self) -> Uses<'static> {
+        match self {
+            Self::Ingress => ingress::USES,
+            Self::Router => router::USES,
+            Self::Gateway(_) => gateway::USES,
+            Self::Indexer => indexer::USES,
+        }
+    }
+}
+
 /// Runs one service until a signal, then drains. A straight line: telemetry, connections, run, drain.
 pub(crate) async fn run(settings: Settings, service: Service) -> anyhow::Result<ExitCode> {
     telemetry::init(&settings)?;
     register_metrics();
-    let kit = Kit::cluster(settings).await?;
+    let kit = Kit::cluster_using(service.uses(), settings).await?;
     signal::cancel_on_signal(kit.shutdown.clone())?;
     kit.spawn_admin().await?;
     kit.spawn_config();

@@ -14,13 +14,17 @@ use std::{sync::Arc, time::Duration};
 
 use bus::{consume::ConsumeSettings, dead::DeadLetters, topic};
 use domain::{Channel, Lane, RetryPolicy};
-use service_kit::{Kit, Problems, Reader, Section};
+use service_kit::{Kit, Need, Problems, Reader, Section, Uses};
+use store::cluster::Store;
 
 /// The settings of `[gateway]`.
 pub const SETTINGS: Section = Section {
     defaults: include_str!("../settings.default.toml"),
     check: |r| Channel::ALL.iter().for_each(|c| check(r, *c)),
 };
+
+/// The stores that it uses.
+pub const USES: Uses<'static> = &[(Store::Users, Need::Required), (Store::Ledger, Need::Required)];
 
 /// Starts a loop per lane of a channel; they end with the kit's shutdown.
 pub fn run(kit: &Kit, channel: Channel) -> Result<(), Problems> {

@@ -7,10 +7,14 @@ mod stage;
 use std::sync::Arc;
 
 use bus::{consume::ConsumeSettings, dead::DeadLetters, topic};
-use service_kit::{Kit, Problems, Reader, Section};
+use service_kit::{Kit, Need, Problems, Reader, Section, Uses};
+use store::cluster::Store;
 
 /// The settings of `[indexer]`.
 pub const SETTINGS: Section = Section { defaults: include_str!("../settings.default.toml"), check: |r| _ = read(r) };
+
+/// The stores that it uses.
+pub const USES: Uses<'static> = &[(Store::Deliveries, Need::Required)];
 
 /// Starts the loop; it ends with the kit's shutdown.
 pub fn run(kit: &Kit) -> Result<(), Problems> {

@@ -28,12 +28,16 @@ use axum::{
     routing::{delete, get, post, put},
 };
 use domain::{Secret, Timestamp};
-use service_kit::{Kit, Reader, Section};
+use service_kit::{Kit, Need, Reader, Section, Uses};
+use store::cluster::Store;
 use tokio::sync::Semaphore;
 use turns::Turns;
 
 /// The settings of `[ingress]`.
 pub const SETTINGS: Section = Section { defaults: include_str!("../settings.default.toml"), check };
+
+/// The stores that it uses. Notifications are taken without the index; meanwhile nothing can be searched.
+pub const USES: Uses<'static> = &[(Store::Users, Need::Required), (Store::Deliveries, Need::Optional)];
 
 /// What an operator may set.
 #[derive(Debug, Clone)]

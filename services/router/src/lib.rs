@@ -7,10 +7,14 @@ use std::sync::Arc;
 
 use bus::{consume::ConsumeSettings, dead::DeadLetters, topic};
 use domain::Lane;
-use service_kit::{Kit, Problems, Reader, Section};
+use service_kit::{Kit, Need, Problems, Reader, Section, Uses};
+use store::cluster::Store;
 
 /// The settings of `[router]`.
 pub const SETTINGS: Section = Section { defaults: include_str!("../settings.default.toml"), check: |r| _ = read(r) };
+
+/// The stores that it uses.
+pub const USES: Uses<'static> = &[(Store::Users, Need::Required), (Store::Ledger, Need::Required)];
 
 /// Starts a loop per lane; they end with the kit's shutdown.
 pub fn run(kit: &Kit) -> Result<(), Problems> {

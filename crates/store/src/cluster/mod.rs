@@ -43,24 +43,47 @@ pub struct ClusterSettings {
     pub timeout: Duration,
 }
 
+/// One of the three, as something that a process uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Store {
+    /// People: Cassandra and Redis.
+    Users,
+    /// Claims: Redis.
+    Ledger,
+    /// The search index: Elasticsearch.
+    Deliveries,
+}
+
+impl Store {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Users, Self::Ledger, Self::Deliveries];
+}
+
 /// Connects to all three and checks that their schema is there. The error names the one that could not be reached, or says
 /// that `carillon schema` has to run.
 pub async fn connect(settings: &ClusterSettings) -> Result<Stores, StoreError> {
-    let (redis, cassandra, elastic) = try_join3(
-        Redis::connect(&settings.redis_url, &settings.redis_prefix, settings.timeout),
-        async {
-            let cassandra = Cassandra::connect(&settings.cassandra, &settings.keyspace, settings.timeout).await?;
-            cassandra.check_schema().await.map(|()| cassandra)
-        },
-        async {
-            let elastic = Elastic::new(&settings.elasticsearch_url, &settings.index_prefix, settings.timeout)?;
-            elastic.check_templates().await.map(|()| elastic)
-        },
-    )
-    .await?;
-    let redis = Arc::new(redis);
+    connect_to(settings, &Store::ALL).await
+}
+
+/// The same for those that a process cannot work without. The others are connected to when they are first asked for something,
+/// so that one that is down keeps nobody from starting who does not need it.
+pub async fn connect_to(settings: &ClusterSettings, needed: &[Store]) -> Result<Stores, StoreError> {
+    let redis = Arc::new(Redis::new(&settings.redis_url, &settings.redis_prefix, settings.timeout)?);
+    let users = users::ClusterUsers::new(settings, Arc::clone(&redis));
+    let elastic = Elastic::new(&settings.elasticsearch_url, &settings.index_prefix, settings.timeout)?;
+    let needs = |store| needed.contains(&store);
+    let check_redis = async {
+        if needs(Store::Users) || needs(Store::Ledger) { redis.check().await } else { Ok(()) }
+    };
+    let check_record = async {
+        if needs(Store::Users) { users.connect().await } else { Ok(()) }
+    };
+    let check_index = async {
+        if needs(Store::Deliveries) { elastic.check_templates().await } else { Ok(()) }
+    };
+    try_join3(check_redis, check_record, check_index).await?;
     Ok(Stores {
-        users: Arc::new(users::ClusterUsers::new(cassandra, Arc::clone(&redis)).await?),
+        users: Arc::new(users),
         ledger: Arc::new(ledger::RedisLedger::new(redis, settings.claim_window)),
         deliveries: Arc::new(deliveries::ElasticDeliveries::new(elastic, settings.index_retention)),
     })

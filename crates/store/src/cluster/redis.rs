@@ -29,8 +29,8 @@ pub(super) struct Redis {
 }
 
 impl Redis {
-    /// Connects and checks the version.
-    pub(super) async fn connect(url: &str, prefix: &str, limit: Duration) -> Result<Self, StoreError> {
+    /// Parses the address; the first command connects.
+    pub(super) fn new(url: &str, prefix: &str, limit: Duration) -> Result<Self, StoreError> {
         // the library's words on a bad URL could quote its password
         let info = url.into_connection_info().map_err(|e| StoreError::unavailable(STORE, e.category()))?;
         let address = info.addr().to_string();
@@ -47,11 +47,13 @@ impl Redis {
             .set_response_timeout(Some(limit))
             .set_pipeline_buffer_size(1024);
         let first = ConnectionManager::new_lazy_with_config(client.clone(), config.clone()).map_err(|e| at(&e))?;
-        let redis =
-            Self { client, config, address, prefix: prefix.to_owned(), limit, current: RwLock::new((0, first)) };
-        let info: String = redis.run(|mut c| async move { ::redis::cmd("INFO").query_async(&mut c).await }).await?;
-        redis.check(&info)?;
-        Ok(redis)
+        Ok(Self { client, config, address, prefix: prefix.to_owned(), limit, current: RwLock::new((0, first)) })
+    }
+
+    /// Whether it answers, and in a version that will do.
+    pub(super) async fn check(&self) -> Result<(), StoreError> {
+        let info: String = self.run(|mut c| async move { ::redis::cmd("INFO").query_async(&mut c).await }).await?;
+        self.check_info(&info)
     }
 
     /// Runs commands on the connection. An error says whether Redis could not be asked or what it holds is wrong.
@@ -103,7 +105,7 @@ impl Redis {
         }
     }
 
-    fn check(&self, info: &str) -> Result<(), StoreError> {
+    fn check_info(&self, info: &str) -> Result<(), StoreError> {
         let field = |name: &str| info.lines().find_map(|l| l.trim().strip_prefix(name)?.strip_prefix(':'));
         let version = field("redis_version").unwrap_or_default();
         let major = version.split('.').next().and_then(|m| m.parse().ok()).unwrap_or(0);

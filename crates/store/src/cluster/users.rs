@@ -22,39 +22,58 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::{Address, Channel, Device, DeviceId, Preferences, TenantId, Timestamp, User};
+use tokio::sync::OnceCell;
 
-use super::{cassandra::Cassandra, read_model::ReadModel, record::Record, redis::Redis};
+use super::{ClusterSettings, cassandra::Cassandra, read_model::ReadModel, record::Record, redis::Redis};
 use crate::{Change, HistoryEntry, StoreError, UserKey, Users, roster::Roster};
 
 /// Users in Cassandra and Redis.
 pub(super) struct ClusterUsers {
-    record: Record,
+    settings: ClusterSettings,
+    /// Connected to by whoever asks first.
+    record: OnceCell<Record>,
     read_model: ReadModel,
 }
 
 impl ClusterUsers {
-    /// Prepares the statements.
-    pub(super) async fn new(cassandra: Cassandra, redis: Arc<Redis>) -> Result<Self, StoreError> {
-        Ok(Self { record: Record::new(cassandra).await?, read_model: ReadModel::new(redis) })
+    /// Nothing is connected yet.
+    pub(super) fn new(settings: &ClusterSettings, redis: Arc<Redis>) -> Self {
+        Self { settings: settings.clone(), record: OnceCell::new(), read_model: ReadModel::new(redis) }
+    }
+
+    /// Connects to Cassandra and checks the schema, unless that is done.
+    pub(super) async fn connect(&self) -> Result<(), StoreError> {
+        self.record().await.map(drop)
+    }
+
+    async fn record(&self) -> Result<&Record, StoreError> {
+        let ClusterSettings { cassandra, keyspace, timeout, .. } = &self.settings;
+        let connect = || async {
+            let cassandra = Cassandra::connect(cassandra, keyspace, *timeout).await?;
+            cassandra.check_schema().await?;
+            Record::new(cassandra).await
+        };
+        self.record.get_or_try_init(connect).await
     }
 
     /// Brings the read model up to the record. After every write, also one that changed nothing: it may be the repetition of
     /// one that got no further than the record.
     async fn publish(&self, key: &UserKey) -> Result<(), StoreError> {
-        self.read_model.replace(key, &self.record.read(key).await?).await
+        self.read_model.replace(key, &self.record().await?.read(key).await?).await
     }
 
     /// Takes a device from everyone but who registered it last.
     async fn settle_owner(&self, tenant: &TenantId, device: DeviceId) -> Result<(), StoreError> {
-        let claims = self.record.devices.claims(tenant, device).await?;
+        let record = self.record().await?;
+        let claims = record.devices.claims(tenant, device).await?;
         let Some(owner) = claims.iter().max_by_key(|claim| (claim.at, &claim.user)) else { return Ok(()) };
         for claim in claims.iter().filter(|claim| claim.user != owner.user) {
             let loser = UserKey { tenant: tenant.clone(), user: claim.user.clone() };
             let lose = |user: Option<&User>, roster: &mut Roster| user.map(|_| roster.remove(device, owner.at));
-            self.record.change_devices(&loser, lose).await?;
+            record.change_devices(&loser, lose).await?;
             self.publish(&loser).await?;
             // last, so that whoever repeats this after a crash finds the claim and does all of it
-            self.record.devices.unclaim_until(&loser, device, claim.at).await?;
+            record.devices.unclaim_until(&loser, device, claim.at).await?;
         }
         Ok(())
     }
@@ -63,9 +82,10 @@ impl ClusterUsers {
 #[async_trait]
 impl Users for ClusterUsers {
     async fn put(&self, user: &User, change: &Change) -> Result<(), StoreError> {
+        let record = self.record().await?;
         let key = UserKey { tenant: user.tenant.clone(), user: user.id.clone() };
-        let there = self.record.read(&key).await?;
-        self.record.put(user, change.at, &there).await?;
+        let there = record.read(&key).await?;
+        record.put(user, change.at, &there).await?;
         self.publish(&key).await
     }
 
@@ -75,11 +95,12 @@ impl Users for ClusterUsers {
         preferences: &Preferences,
         change: &Change,
     ) -> Result<bool, StoreError> {
-        let there = self.record.read(key).await?;
+        let record = self.record().await?;
+        let there = record.read(key).await?;
         if there.user.is_none() {
             return Ok(false);
         }
-        self.record.prefer(key, preferences, change, &there).await?;
+        record.prefer(key, preferences, change, &there).await?;
         self.publish(key).await?;
         Ok(true)
     }
@@ -92,14 +113,15 @@ impl Users for ClusterUsers {
         max: usize,
         change: &Change,
     ) -> Result<Option<Vec<Device>>, StoreError> {
-        if self.record.read(key).await?.user.is_none() {
+        let record = self.record().await?;
+        if record.read(key).await?.user.is_none() {
             return Ok(None);
         }
-        let devices = &self.record.devices;
+        let devices = &record.devices;
         // first, so that whoever has a device has a claim to it, also after a crash
         devices.claim(key, device.id, change.at).await?;
         let put = |user: Option<&User>, roster: &mut Roster| user.map(|_| roster.put(device, replaces, max, change.at));
-        let Some(changed) = self.record.change_devices(key, put).await? else {
+        let Some(changed) = record.change_devices(key, put).await? else {
             devices.unclaim_until(key, device.id, change.at).await?;
             return Ok(None);
         };
@@ -113,10 +135,11 @@ impl Users for ClusterUsers {
     }
 
     async fn delete_device(&self, key: &UserKey, device: DeviceId, change: &Change) -> Result<bool, StoreError> {
+        let record = self.record().await?;
         let remove = |user: Option<&User>, roster: &mut Roster| user.map(|_| roster.remove(device, change.at));
-        let Some(changed) = self.record.change_devices(key, remove).await? else { return Ok(false) };
+        let Some(changed) = record.change_devices(key, remove).await? else { return Ok(false) };
         self.publish(key).await?;
-        self.record.devices.unclaim_until(key, device, change.at).await?;
+        record.devices.unclaim_until(key, device, change.at).await?;
         Ok(changed.result)
     }
 
@@ -127,33 +150,35 @@ impl Users for ClusterUsers {
         address: &Address,
         gone_at: Timestamp,
     ) -> Result<bool, StoreError> {
+        let record = self.record().await?;
         let go = |user: Option<&User>, roster: &mut Roster| {
             user.map(|user| roster.gone(&user.contacts, channel, address, gone_at))
         };
-        let Some(changed) = self.record.change_devices(key, go).await? else { return Ok(false) };
+        let Some(changed) = record.change_devices(key, go).await? else { return Ok(false) };
         self.publish(key).await?;
-        self.record.devices.unclaim(key, &changed.lost).await?;
+        record.devices.unclaim(key, &changed.lost).await?;
         Ok(changed.result)
     }
 
     async fn delete(&self, key: &UserKey, change: &Change) -> Result<bool, StoreError> {
-        let there = self.record.read(key).await?;
+        let record = self.record().await?;
+        let there = record.read(key).await?;
         // also when nobody is there: an older write may still be on its way
-        self.record.erase(key, change.at, &there).await?;
+        record.erase(key, change.at, &there).await?;
         let erase = |_: Option<&User>, roster: &mut Roster| {
             roster.erase(change.at);
             Some(())
         };
-        let changed = self.record.change_devices(key, erase).await?;
+        let changed = record.change_devices(key, erase).await?;
         self.publish(key).await?;
         if let Some(changed) = changed {
-            self.record.devices.unclaim(key, &changed.lost).await?;
+            record.devices.unclaim(key, &changed.lost).await?;
         }
         Ok(there.user.is_some())
     }
 
     async fn get(&self, key: &UserKey) -> Result<Option<User>, StoreError> {
-        Ok(self.record.read(key).await?.user)
+        Ok(self.record().await?.read(key).await?.user)
     }
 
     async fn lookup(&self, keys: &[UserKey]) -> Result<Vec<Option<User>>, StoreError> {
@@ -162,7 +187,7 @@ impl Users for ClusterUsers {
         }
         let copies = self.read_model.read(keys).await?;
         let missing: Vec<_> = keys.iter().zip(&copies).filter(|(_, copy)| copy.is_none()).map(|(key, _)| key).collect();
-        let found = self.record.read_many(&missing).await?;
+        let found = self.record().await?.read_many(&missing).await?;
         let fill: Vec<_> = missing.into_iter().zip(&found).collect();
         if let Err(e) = self.read_model.fill(&fill).await {
             tracing::warn!(error = %e, "users were read from the record, which the read model could not keep");
@@ -172,11 +197,11 @@ impl Users for ClusterUsers {
     }
 
     async fn history(&self, key: &UserKey, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
-        self.record.history(key, limit).await
+        self.record().await?.history(key, limit).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        self.record.ping().await?;
+        self.record().await?.ping().await?;
         self.read_model.ping().await
     }
 }

@@ -11,7 +11,7 @@ use elasticsearch::http::{Method, headers::HeaderMap, transport::Transport};
 use futures::future::{join, join_all};
 use store::{
     Change, Claim, ClaimRequest, DeliveryQuery, IndexError, Settled, StoreError, Stores, UserKey,
-    cluster::{self, ClusterSettings},
+    cluster::{self, ClusterSettings, Store},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -490,6 +490,31 @@ async fn what_cannot_be_reached_is_named_in_time_and_without_credentials() {
         let error = cluster::connect(&settings).await.err().expect("no such address");
         assert!(!error.to_string().contains("hunter2"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_store_that_is_not_needed_may_be_away_and_is_named_when_it_is_asked() {
+    let Some(settings) = ready().await else { return };
+    let settings = ClusterSettings { timeout: Duration::from_secs(2), ..settings };
+    let away = format!("127.0.0.1:{}", closed());
+    let without_index = ClusterSettings { elasticsearch_url: format!("http://{away}"), ..settings.clone() };
+    let stores = cluster::connect_to(&without_index, &[Store::Users, Store::Ledger]).await.expect("connect");
+    stores.users.ping().await.expect("users");
+    stores.ledger.ping().await.expect("ledger");
+    let error = stores.deliveries.ping().await.expect_err("nothing listens");
+    assert!(error.to_string().contains(&away), "{error}");
+
+    let only_index =
+        ClusterSettings { redis_url: format!("redis://{away}"), cassandra: vec![away.clone()], ..settings.clone() };
+    let stores = cluster::connect_to(&only_index, &[Store::Deliveries]).await.expect("connect");
+    stores.deliveries.ping().await.expect("deliveries");
+    for error in [stores.users.ping().await, stores.ledger.ping().await] {
+        assert!(error.expect_err("nothing listens").to_string().contains(&away));
+    }
+
+    // what was not connected to at the start is when it is first asked for something
+    let stores = cluster::connect_to(&settings, &[]).await.expect("connect");
+    assert_eq!(stores.users.get(&ana("UTC").0).await.expect("get"), None);
 }
 
 #[tokio::test]
