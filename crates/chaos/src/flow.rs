@@ -231,9 +231,12 @@ impl Flow {
             }
             sleep_until(self.begun + due).await;
             let item = Item::new(self.seed, n, &self.people);
+            let first = item.json();
             // those who had no luck have some more time, so that what was broken last is mended meanwhile
             while self.begun.elapsed() < self.window + Duration::from_secs(10) {
-                match self.hand_over(way, &item, &mut grpc).await {
+                // an event keeps its id, so it has to keep its words; a request is a new one each time
+                let body = if way == Way::Event { first.clone() } else { item.json() };
+                match self.hand_over(way, &item, &body, &mut grpc).await {
                     Some(id) if way == Way::Event && item.strange => self.told().strange.push(id),
                     Some(id) => {
                         let event = (way == Way::Event).then(|| item.event());
@@ -251,11 +254,16 @@ impl Flow {
         }
     }
 
-    async fn hand_over(&self, way: Way, item: &Item, grpc: &mut Option<grpc::Client>) -> Option<String> {
-        let body = item.json();
+    async fn hand_over(
+        &self,
+        way: Way,
+        item: &Item,
+        body: &Value,
+        grpc: &mut Option<grpc::Client>,
+    ) -> Option<String> {
         let asked = async {
             match way {
-                Way::Http => self.api.post("/v1/notifications", &body).await.ok().and_then(|a| id_of(&a)),
+                Way::Http => self.api.post("/v1/notifications", body).await.ok().and_then(|a| id_of(&a)),
                 Way::Grpc => {
                     if grpc.is_none() {
                         *grpc = grpc::connect(&self.api.grpc, KEY).await.ok();
@@ -263,7 +271,7 @@ impl Flow {
                     let request = grpc::v1::SendRequest::from_json(body.to_string().as_bytes()).ok()?;
                     grpc.as_mut()?.send(request).await.ok().map(|answer| answer.into_inner().id)
                 }
-                Way::Event => self.publish(item, &body).await,
+                Way::Event => self.publish(item, body).await,
             }
         };
         timeout(PATIENCE, asked).await.ok().flatten()

@@ -16,7 +16,7 @@ mod quiet;
 use std::{fmt, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
-use domain::Secret;
+use domain::{Secret, Timestamp};
 use sandbox::{Sandbox, SandboxSettings};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
@@ -92,8 +92,6 @@ pub struct Options {
     pub window: Duration,
     /// How long everything has to come to its end afterwards; and again after the re-drive.
     pub quiet: Duration,
-    /// Waits until `GET /v1/conservation` counts all of it, which is a minute.
-    pub patient: bool,
 }
 
 impl Options {
@@ -111,7 +109,6 @@ impl Options {
             rate: 25.0,
             window: Duration::from_secs(14),
             quiet: Duration::from_secs(20),
-            patient: false,
         }
     }
 
@@ -125,7 +122,6 @@ impl Options {
             rate: 30.0,
             window: Duration::from_secs(10 + each * kills as u64),
             quiet: Duration::from_secs(60),
-            patient: true,
             ..Self::short(seed, mode, binary, engines)
         }
     }
@@ -185,21 +181,29 @@ impl Run {
     async fn play(&mut self) -> anyhow::Result<Outcome> {
         self.installation.set_up(&self.sandbox, &self.people).await.context("cannot set the tenant up")?;
         let (told, performed) = self.break_things().await?;
-        let accepted_last = Instant::now();
         self.quiet(&told).await?;
         let before = Evidence::gather(&self.installation, &self.sandbox, told, performed.pauses.clone()).await?;
         let mut violations = check::check(&before, &self.people);
         let (after, found) = self.redrive(&before, &performed).await?;
         violations.extend(found);
-        if self.options.patient {
-            tokio::time::sleep_until(accepted_last + Duration::from_secs(62)).await;
-        }
-        let balance = self.installation.api.get("/v1/conservation").await?;
-        violations.extend(check::balanced(&balance));
+        violations.extend(self.balance(&after).await?);
         violations.sort();
         violations.dedup();
         let counts = counts(&after, &before);
         Ok((performed, counts, violations))
+    }
+
+    /// What is wrong with the balance, once the index has had time to show all of it.
+    async fn balance(&self, after: &Evidence) -> anyhow::Result<Vec<Violation>> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let path = format!("/v1/conservation?until={}", Timestamp::now());
+            let wrong = check::balanced(after, &self.people, &self.installation.api.get(&path).await?);
+            if wrong.is_empty() || Instant::now() > deadline {
+                return Ok(wrong);
+            }
+            sleep(Duration::from_millis(500)).await;
+        }
     }
 
     /// The plan and the flow at the same time; all is whole when it returns.

@@ -260,9 +260,17 @@ fn claim_5_letters_and_balance() {
     only(&found(&e), 5, "n2 has 2 recipients, of which 1");
     e.announced.remove("n2");
     only(&found(&e), 5, "never announced");
+    // nobody was promised anything
+    e.told.accepted.pop();
+    assert_eq!(found(&e), []);
 
-    assert_eq!(balanced(&json!({"missing": 0, "surplus": 0})), []);
-    only(&balanced(&json!({"missing": 3, "surplus": 0})), 5, "missing");
+    let balance = |e: &Evidence, recipients: u32, decided: u32| {
+        balanced(e, &people("ok", Ends::Sent), &json!({"items": [{"recipients": recipients, "decided": decided}]}))
+    };
+    assert_eq!(balance(&good(), 2, 2), []);
+    only(&balance(&good(), 3, 2), 5, "2 recipients");
+    only(&balance(&good(), 2, 1), 5, "2 decided");
+    assert_eq!(balance(&e, 1, 2), []);
 }
 
 #[test]
