@@ -209,7 +209,7 @@ pub(crate) fn topics_to_read(topics: &Topics) -> Vec<String> {
 pub async fn indexed(api: &Api) -> anyhow::Result<Vec<Delivery>> {
     let (mut all, mut cursor) = (Vec::new(), String::new());
     loop {
-        let page = api.get(&format!("/v1/deliveries?limit=1000{cursor}")).await?;
+        let page = api.get_patiently(&format!("/v1/deliveries?limit=1000{cursor}")).await?;
         for item in page["items"].as_array().into_iter().flatten() {
             all.push(Delivery::from_json(item).with_context(|| format!("not a delivery: {item}"))?);
         }

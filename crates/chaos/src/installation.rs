@@ -58,6 +58,20 @@ impl Api {
         self.call(reqwest::Method::GET, path, None).await
     }
 
+    /// `GET`, again and again for a minute: an engine that has just come back may take its time.
+    ///
+    /// # Errors
+    /// No answer that is 2xx within a minute.
+    pub async fn get_patiently(&self, path: &str) -> anyhow::Result<Value> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            match self.get(path).await {
+                Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(500)).await,
+                answer => return answer,
+            }
+        }
+    }
+
     /// `POST`.
     ///
     /// # Errors

@@ -114,13 +114,13 @@ impl Options {
 
     /// A run that takes its time: some seconds for everything that breaks.
     pub fn long(seed: u64, kills: usize, mode: Mode, binary: PathBuf, engines: Addresses) -> Self {
-        let each = if mode == Mode::Cluster { 5 } else { 3 };
+        let each = if mode == Mode::Cluster { 4 } else { 3 };
         Self {
             kills,
             short: false,
             people: 150,
             rate: 30.0,
-            window: Duration::from_secs(10 + each * kills as u64),
+            window: Duration::from_secs(if mode == Mode::Cluster { 25 } else { 10 } + each * kills as u64),
             quiet: Duration::from_secs(60),
             ..Self::short(seed, mode, binary, engines)
         }
@@ -198,7 +198,7 @@ impl Run {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             let path = format!("/v1/conservation?until={}", Timestamp::now());
-            let wrong = check::balanced(after, &self.people, &self.installation.api.get(&path).await?);
+            let wrong = check::balanced(after, &self.people, &self.installation.api.get_patiently(&path).await?);
             if wrong.is_empty() || Instant::now() > deadline {
                 return Ok(wrong);
             }

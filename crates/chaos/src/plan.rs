@@ -123,25 +123,36 @@ pub enum Turn {
     End(usize),
 }
 
+/// A ledger that is emptied has forgotten what was sent and is not committed: until then nobody else breaks, because whoever
+/// reads it again would send it again (ADR 0008). It is as long as a record can hold its partition's commit back.
+const FORGETFUL: Duration = Duration::from_secs(16);
+
 impl Plan {
     /// `kills` faults over a `window`. Every kind of fault that a mode knows comes once before one comes twice; a target is whole
-    /// again before it breaks anew.
+    /// again before it breaks anew. What is emptied is emptied first.
     pub fn new(seed: u64, mode: Mode, kills: usize, window: Duration, engines: Engines) -> Self {
         let mut chance = fastrand::Rng::with_seed(seed);
-        let mut deck = Vec::new();
-        let slot = window.as_millis() as u64 / (kills as u64).max(1);
+        let mut deck = faults(mode, engines);
+        chance.shuffle(&mut deck);
+        let dealt = &deck[deck.len().saturating_sub(kills)..];
+        let first = if dealt.iter().any(|(_, fault)| *fault == Fault::Flush) { FORGETFUL } else { Duration::ZERO };
+        let slot = window.saturating_sub(first).as_millis() as u64 / (kills as u64).max(1);
         let mut steps: Vec<Step> = Vec::new();
         for i in 0..kills as u64 {
             if deck.is_empty() {
                 deck = faults(mode, engines);
+                deck.retain(|(_, fault)| *fault != Fault::Flush);
                 chance.shuffle(&mut deck);
             }
             let Some((target, fault)) = deck.pop() else { break };
-            let mut at = Duration::from_millis(i * slot + chance.u64(0..slot.max(1)));
+            let mut at = first + Duration::from_millis(i * slot + chance.u64(0..slot.max(1)));
+            if fault == Fault::Flush {
+                at = Duration::from_millis(chance.u64(500..2_000));
+            }
             let lasts = Duration::from_millis(chance.u64(fault.lasts(target)));
             let free = steps.iter().filter(|s| s.target == target).map(|s| s.at + s.lasts).max();
             // time to start, so that a kill does not only hit what has not begun yet
-            at = at.max(free.map_or(at, |free| free + Duration::from_millis(700)));
+            at = at.max(free.filter(|_| fault != Fault::Flush).map_or(at, |free| free + Duration::from_millis(700)));
             steps.push(Step { at, target, fault, lasts });
         }
         steps.sort_by_key(|s| s.at);
@@ -229,6 +240,8 @@ mod tests {
             for s in &plan.steps {
                 assert!(whole.insert(s.target, s.at + s.lasts).is_none_or(|free| free < s.at), "{plan}");
             }
+            let flushed = plan.steps.iter().position(|s| s.fault == Fault::Flush);
+            assert!(flushed == Some(0) && plan.steps[1].at > plan.steps[0].at + Duration::from_secs(10), "{plan}");
             let turns = plan.turns();
             assert!(turns.is_sorted() && turns.len() == 2 * plan.steps.len());
         }

@@ -54,7 +54,9 @@ impl Case<'_> {
             match self.index.get(id).copied() {
                 None => self.fail(1, format!("{} is on `status` and not in the index", self.about(last))),
                 Some(shown) if (shown.state, shown.reason) != (last.state, last.reason) => {
-                    self.fail(1, format!("{} in the index, and {} on `status`", self.about(shown), last.state));
+                    let reason = last.reason.map_or("no reason", Reason::as_str);
+                    let about = self.about(shown);
+                    self.fail(1, format!("{about} in the index, and {} ({reason}) on `status`", last.state));
                 }
                 Some(_) => {}
             }

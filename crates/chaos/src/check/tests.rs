@@ -119,7 +119,7 @@ fn claim_1_what_is_missing_open_twice_or_contradicted() {
 
     let mut e = good();
     (e.index[0].state, e.index[0].trace) = (State::Queued, e.events[0].trace.clone());
-    only(&found(&e), 1, "queued in the index, and sent on `status`");
+    only(&found(&e), 1, "queued in the index, and sent (no reason) on `status`");
     e.events.remove(1);
     assert!(found(&e).iter().any(|v| v.claim == 1 && v.what.contains("has not ended")), "{:#?}", found(&e));
 
