@@ -66,3 +66,59 @@ impl Assigned {
         next
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{Headers, Partition, Position};
+
+    fn record(offset: i64, key: Option<u8>) -> Record {
+        let at = Position { partition: Partition { topic: Arc::from("t"), index: 0 }, offset };
+        let key = key.map(|key| Bytes::from(vec![key]));
+        Record { at, key, value: None, headers: Headers::default(), timestamp_ms: 0 }
+    }
+
+    proptest! {
+        /// However records come in and end: of a key one is out at a time, in the order of the offsets, and none stays behind.
+        #[test]
+        fn one_of_a_key_is_out_at_a_time_and_in_order(
+            keys in prop::collection::vec(prop::option::of(0_u8..4), 1..60),
+            picks in prop::collection::vec(any::<prop::sample::Index>(), 200),
+            ahead in prop::collection::vec(0_usize..4, 200),
+        ) {
+            let mut partition = Assigned::new(1);
+            let mut incoming = keys.iter().enumerate().map(|(i, key)| record(i as i64, *key));
+            let (mut out, mut last, mut ended): (Vec<Record>, HashMap<Bytes, i64>, usize) = (Vec::new(), HashMap::new(), 0);
+            for (pick, ahead) in picks.iter().zip(ahead) {
+                let mut fresh: Vec<_> = incoming.by_ref().take(ahead).filter_map(|r| partition.admit(r)).collect();
+                if !out.is_empty() {
+                    let done = out.swap_remove(pick.index(out.len()));
+                    prop_assert!(partition.admit(done.clone()).is_none(), "delivered again while it is out");
+                    fresh.extend(partition.finish(&done));
+                    ended += 1;
+                }
+                for Entry { record, .. } in fresh {
+                    if let Some(key) = &record.key {
+                        prop_assert!(out.iter().all(|r| r.key.as_ref() != Some(key)), "two of a key");
+                        let before = last.insert(key.clone(), record.at.offset);
+                        prop_assert!(before.is_none_or(|before| before < record.at.offset), "overtaken");
+                    }
+                    out.push(record);
+                }
+            }
+            let (mut rest, mut left): (Vec<_>, usize) = (incoming.filter_map(|r| partition.admit(r)).collect(), keys.len());
+            rest.extend(out.into_iter().map(|record| Entry { record, panics: 0 }));
+            left -= ended;
+            while let Some(Entry { record, .. }) = rest.pop() {
+                rest.extend(partition.finish(&record));
+                left -= 1;
+            }
+            prop_assert_eq!((left, partition.tracker.pending()), (0, Some(keys.len() as i64)));
+            prop_assert!(partition.keys.is_empty(), "a key that is over is forgotten");
+        }
+    }
+}

@@ -72,15 +72,9 @@ pub async fn connect_to(settings: &ClusterSettings, needed: &[Store]) -> Result<
     let users = users::ClusterUsers::new(settings, Arc::clone(&redis));
     let elastic = Elastic::new(&settings.elasticsearch_url, &settings.index_prefix, settings.timeout)?;
     let needs = |store| needed.contains(&store);
-    let check_redis = async {
-        if needs(Store::Users) || needs(Store::Ledger) { redis.check().await } else { Ok(()) }
-    };
-    let check_record = async {
-        if needs(Store::Users) { users.connect().await } else { Ok(()) }
-    };
-    let check_index = async {
-        if needs(Store::Deliveries) { elastic.check_templates().await } else { Ok(()) }
-    };
+    let check_redis = async { if needs(Store::Users) || needs(Store::Ledger) { redis.check().await } else { Ok(()) } };
+    let check_record = async { if needs(Store::Users) { users.connect().await } else { Ok(()) } };
+    let check_index = async { if needs(Store::Deliveries) { elastic.check_templates().await } else { Ok(()) } };
     try_join3(check_redis, check_record, check_index).await?;
     Ok(Stores {
         users: Arc::new(users),

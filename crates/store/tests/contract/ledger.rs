@@ -240,6 +240,83 @@ fn address(n: u32) -> Address {
     Address::parse(Channel::Webhook, &format!("https://example.com/{n}")).expect("an address")
 }
 
+/// What a claim is, as the rules have it; `None` before the first.
+type Held = Option<Claim>;
+
+/// One thing that somebody does, by chance; gives what the rules answer, and what the ledger did.
+async fn anything(
+    ledger: &dyn Ledger,
+    (id, held): (DeliveryId, &mut Held),
+    owner: u128,
+    (what, step): (u8, i64),
+) -> [String; 2] {
+    let asked = request(id, owner, step);
+    let opened = Claim::Open { owner, at: asked.at };
+    let is_own = matches!(held, Some(Claim::Open { owner: by, .. }) if *by == owner);
+    match what {
+        0..3 => {
+            let rule = held.clone().unwrap_or(Claim::Granted);
+            held.get_or_insert(opened);
+            [format!("{rule:?}"), format!("{:?}", claim(ledger, id, owner, step).await)]
+        }
+        3..5 => {
+            // from whoever has it, or from somebody who may have had it
+            let from = match held {
+                Some(Claim::Open { owner: by, .. }) if step % 3 > 0 => *by,
+                _ => owner,
+            };
+            let rule = matches!(held, Some(Claim::Open { owner: by, .. }) if *by == from);
+            if rule {
+                *held = Some(opened);
+            }
+            [rule.to_string(), ledger.take_over(&asked, from).await.expect("take_over").to_string()]
+        }
+        5 => {
+            if is_own {
+                *held = None;
+            }
+            ledger.release(id, owner).await.expect("release");
+            Default::default()
+        }
+        6 => {
+            let end = end(format!("end {step}"));
+            if !matches!(held, Some(Claim::Settled(_))) {
+                *held = Some(Claim::Settled(end.clone()));
+            }
+            ledger.settle(&[(id, end)]).await.expect("settle");
+            Default::default()
+        }
+        _ => {
+            let known = match held {
+                Some(Claim::Settled(end)) if step % 3 > 0 => end.clone(),
+                _ => end("another"),
+            };
+            let rule = *held == Some(Claim::Settled(known.clone()));
+            if rule {
+                *held = Some(opened);
+            }
+            [rule.to_string(), ledger.reopen(&asked, &known).await.expect("reopen").to_string()]
+        }
+    }
+}
+
+pub async fn every_history_of_claims_is_the_one_of_the_rules(ledger: &dyn Ledger) {
+    let seed = fastrand::u64(..);
+    let mut chance = fastrand::Rng::with_seed(seed);
+    for _ in 0..20 {
+        let (id, mut held, mut story) = (delivery(), None, Vec::new());
+        let owners = [owner(), owner(), owner()];
+        for step in 0..25 {
+            let (who, what) = (chance.usize(0..owners.len()), chance.u8(0..8));
+            let [rule, found] = anything(ledger, (id, &mut held), owners[who], (what, step)).await;
+            story.push((who, what, step));
+            assert_eq!(found, rule, "seed {seed}: {story:?}");
+        }
+        let rule = held.unwrap_or(Claim::Granted);
+        assert_eq!(claim(ledger, id, owners[0], 99).await, rule, "seed {seed}: {story:?}");
+    }
+}
+
 pub async fn the_latest_time_at_which_an_address_was_gone_is_known(ledger: &dyn Ledger) {
     let ours = tenant();
     let gone = |n| {

@@ -52,6 +52,7 @@ macro_rules! contract {
             the_first_end_stays
             one_of_many_concurrent_ends_stays
             an_end_is_opened_again_by_one_who_knows_it
+            every_history_of_claims_is_the_one_of_the_rules
             the_latest_time_at_which_an_address_was_gone_is_known
             what_is_gone_for_one_is_not_for_another
             ping
