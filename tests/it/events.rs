@@ -105,11 +105,7 @@ async fn events(engines: Engines) {
         ("bad_cloudevent", "no value", binary(&topic, "b-3", None, &[])),
         ("unknown_source", "bound to no tenant", binary(&topic, "b-4", Some(&ana), &[("ce_source", "urn:else")])),
         ("invalid_notification", "/data/to", binary(&topic, "b-5", Some(r#"{"to": []}"#), &[])),
-        (
-            "invalid_notification",
-            "/data/expires_at",
-            binary(&topic, "b-6", Some(&expiring("soon")), &[]),
-        ),
+        ("invalid_notification", "/data/expires_at", binary(&topic, "b-6", Some(&expiring("soon")), &[])),
         ("invalid_notification", "malformed JSON", binary(&topic, "b-7", Some("\u{1}garbage"), &[])),
     ];
     publish(&inside, good).await;

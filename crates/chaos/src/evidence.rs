@@ -4,13 +4,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use bus::{
-    FollowEvent, Log as _, Record, Topics,
+    FollowEvent, Log as _, LogError, Record, Topics,
     dead::Letter,
     kafka::{Kafka, KafkaSettings},
     topic::{Stage, TopicSettings},
 };
 use domain::{Channel, DeliveryStatus, Reason, State, Status, Timestamp};
 use serde_json::Value;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
     flow::Told,
@@ -317,18 +318,25 @@ fn dead(stage: Stage, record: Record) -> Dead {
     }
 }
 
-/// All that a topic holds now, in order within each partition.
+/// All that a topic holds now, in order within each partition. Brokers that have just come back may still sort their leaders out.
 async fn read(log: Arc<Kafka>, topic: &str) -> anyhow::Result<Vec<Record>> {
-    let reading = async {
-        let mut follow = log.follow(topic).await?;
-        let mut records = Vec::new();
-        loop {
-            match follow.next().await? {
-                FollowEvent::Records(some) => records.extend(some),
-                FollowEvent::CaughtUp => return anyhow::Ok(records),
-            }
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        match timeout_at(deadline, read_once(&log, topic)).await {
+            Ok(Err(_)) if Instant::now() < deadline => sleep(Duration::from_millis(500)).await,
+            Ok(read) => return read.with_context(|| format!("cannot read {topic}")),
+            Err(_) => anyhow::bail!("{topic} is not read in time"),
         }
-    };
-    let read = tokio::time::timeout(Duration::from_secs(60), reading).await;
-    read.with_context(|| format!("{topic} is not read in time"))?.with_context(|| format!("cannot read {topic}"))
+    }
+}
+
+async fn read_once(log: &Kafka, topic: &str) -> Result<Vec<Record>, LogError> {
+    let mut follow = log.follow(topic).await?;
+    let mut records = Vec::new();
+    loop {
+        match follow.next().await? {
+            FollowEvent::Records(some) => records.extend(some),
+            FollowEvent::CaughtUp => return Ok(records),
+        }
+    }
 }

@@ -254,13 +254,7 @@ impl Flow {
         }
     }
 
-    async fn hand_over(
-        &self,
-        way: Way,
-        item: &Item,
-        body: &Value,
-        grpc: &mut Option<grpc::Client>,
-    ) -> Option<String> {
+    async fn hand_over(&self, way: Way, item: &Item, body: &Value, grpc: &mut Option<grpc::Client>) -> Option<String> {
         let asked = async {
             match way {
                 Way::Http => self.api.post("/v1/notifications", body).await.ok().and_then(|a| id_of(&a)),

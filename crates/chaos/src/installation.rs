@@ -338,7 +338,7 @@ fn common_settings(own: &str) -> BTreeMap<String, String> {
         ("gateway.email.open_networks", "127.0.0.0/8"),
         ("gateway.webhook.open_networks", "127.0.0.0/8"),
         ("gateway.apns.timeout", "3s"),
-        ("gateway.email.timeout", "10s"),
+        ("gateway.email.timeout", "20s"),
         ("gateway.webhook.timeout", "1500ms"),
         ("gateway.retry.attempts", "5"),
         ("gateway.retry.base", "100ms"),

@@ -108,7 +108,7 @@ impl Options {
             people: 60,
             rate: 25.0,
             window: Duration::from_secs(14),
-            quiet: Duration::from_secs(20),
+            quiet: Duration::from_secs(60),
         }
     }
 
@@ -121,7 +121,7 @@ impl Options {
             people: 150,
             rate: 30.0,
             window: Duration::from_secs(if mode == Mode::Cluster { 25 } else { 10 } + each * kills as u64),
-            quiet: Duration::from_secs(60),
+            quiet: Duration::from_secs(120),
             ..Self::short(seed, mode, binary, engines)
         }
     }

@@ -137,7 +137,8 @@ impl Kit {
             (engines::kafka(r), engines::stores(r), engines::topics(r), engines::cluster_topics(r), r.duration("drain"))
         })?;
         let log = connect(kafka).await?;
-        let required: Vec<_> = uses.iter().filter(|(_, need)| *need == Need::Required).map(|(store, _)| *store).collect();
+        let required: Vec<_> =
+            uses.iter().filter(|(_, need)| *need == Need::Required).map(|(store, _)| *store).collect();
         let stores = store::cluster::connect_to(&stores, &required).await.map_err(unreachable)?;
         // last: what cannot be reached at all comes first
         log.check_topics(topics.specs(specs).into_iter().map(|spec| spec.name).collect()).await?;
