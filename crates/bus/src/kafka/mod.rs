@@ -1,6 +1,7 @@
 //! The log on a Kafka cluster, through librdkafka.
 
 mod admin;
+mod batch;
 mod client;
 mod errors;
 mod follow;

@@ -2,8 +2,8 @@
 
 use std::{
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc,
+        atomic::{AtomicBool, Ordering},
     },
     thread,
     time::Duration,
@@ -16,12 +16,11 @@ use rdkafka::{
     message::DeliveryResult,
     producer::{BaseProducer, BaseRecord, Producer, ProducerContext},
 };
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::{client, errors::of_publish, lock, records::owned_headers, settings::KafkaSettings, settings::refused};
+use super::{
+    batch::Batch, client, errors::of_publish, records::owned_headers, settings::KafkaSettings, settings::refused,
+};
 use crate::{LogError, Outgoing, Partition, Position};
 
 /// How long a ping waits for an answer.
@@ -90,7 +89,7 @@ impl Publisher {
                 batch.settle(index, Err(of_publish(&record.topic, &e)));
             }
         }
-        if timeout(self.timeout + LATE, batch.settled.notified()).await.is_err() {
+        if timeout(self.timeout + LATE, batch.settled()).await.is_err() {
             tracing::warn!("the producer did not report on a batch in time");
         }
         batch.results()
@@ -129,32 +128,6 @@ impl Publisher {
 impl Drop for Publisher {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-    }
-}
-
-/// What became of each record of one `publish`.
-struct Batch {
-    results: Mutex<Vec<Option<Result<Position, LogError>>>>,
-    open: AtomicUsize,
-    settled: Notify,
-}
-
-impl Batch {
-    fn new(count: usize) -> Self {
-        let results = Mutex::new(vec![None; count]);
-        Self { results, open: AtomicUsize::new(count), settled: Notify::new() }
-    }
-
-    fn settle(&self, index: usize, result: Result<Position, LogError>) {
-        lock(&self.results)[index] = Some(result);
-        if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.settled.notify_one();
-        }
-    }
-
-    fn results(&self) -> Vec<Result<Position, LogError>> {
-        let silent = || Err(LogError::Unavailable("the producer did not report on the record".to_owned()));
-        lock(&self.results).iter_mut().map(|r| r.take().unwrap_or_else(silent)).collect()
     }
 }
 
