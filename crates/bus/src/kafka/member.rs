@@ -251,7 +251,10 @@ fn run(consumer: Arc<BaseConsumer<Membership>>, end: oneshot::Sender<()>) {
         if !member.hand_over() {
             break;
         }
-        if let Err(error) = polled {
+        let stranded = || LogError::Unavailable("the committed offsets could not be fetched".to_owned());
+        let whole = if member.shared.stranded.load(Ordering::Relaxed) { Err(stranded()) } else { polled };
+        if let Err(error) = whole {
+            // whoever joins anew asks anew
             member.say(Err(error));
             break;
         }

@@ -24,6 +24,9 @@ use tokio::sync::mpsc;
 use super::{client, lock, records::TopicNames};
 use crate::{LogError, Partition, Record, Revoked};
 
+/// How librdkafka begins to say that the coordinator was asked for committed offsets in vain, as while it moves.
+const NO_OFFSETS: &str = "Failed to fetch committed offset";
+
 /// What the polling thread tells the subscription.
 pub(super) enum Said {
     /// The partitions, and the number of the assignment.
@@ -42,6 +45,8 @@ pub(super) struct Shared {
     pub(super) paused: Mutex<BTreeSet<Partition>>,
     /// The subscription is gone.
     pub(super) stop: AtomicBool,
+    /// Partitions are ours, and librdkafka does not know where to begin.
+    pub(super) stranded: AtomicBool,
 }
 
 /// The context of a group's consumer.
@@ -157,6 +162,10 @@ impl ClientContext for Membership {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        // librdkafka (2.12) does not ask again: partitions that are ours would be read by nobody, until the group changes
+        if reason.starts_with(NO_OFFSETS) {
+            self.shared.stranded.store(true, Ordering::Relaxed);
+        }
         client::error_of(&error, reason);
     }
 }

@@ -6,6 +6,7 @@
 mod suite;
 mod member;
 
+mod coordinator;
 mod embedded;
 mod embedded_kill;
 mod embedded_offsets;
