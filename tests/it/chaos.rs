@@ -5,7 +5,14 @@ use chaos::{Addresses, Mode, Options};
 
 use crate::world::{binary, engine};
 
-async fn chaos(mode: Mode, seed: u64) {
+/// One after the other: what is measured against the clock needs the machine.
+async fn chaos(mode: Mode) {
+    for seed in [7, 11, fastrand::u64(..1_000_000)] {
+        play(mode, seed).await;
+    }
+}
+
+async fn play(mode: Mode, seed: u64) {
     let engines = match mode {
         Mode::Cluster => Addresses {
             kafka: engine("KAFKA"),
@@ -22,17 +29,12 @@ async fn chaos(mode: Mode, seed: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn standalone_keeps_its_promises_while_it_is_killed() {
-    // one after the other: what is measured against the clock needs the machine
-    for seed in [7, 11, fastrand::u64(..1_000_000)] {
-        chaos(Mode::Standalone, seed).await;
-    }
+    chaos(Mode::Standalone).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_keeps_its_promises_while_its_services_are_killed() {
-    for seed in [7, fastrand::u64(..1_000_000)] {
-        chaos(Mode::Cluster, seed).await;
-    }
+    chaos(Mode::Cluster).await;
 }
 
 /// Crashes at every await over the deterministic log; `make chaos MODE=sim SEEDS=100000` is the long form.
