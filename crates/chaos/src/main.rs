@@ -87,11 +87,17 @@ async fn break_for_real(cli: &Cli, first: u64) -> anyhow::Result<Vec<u64>> {
             print!("seed {seed}\n{}", options.plan());
             continue;
         }
-        let report = Box::pin(chaos::run(options)).await.with_context(|| format!("seed {seed}"))?;
-        println!("{report}");
-        if !report.is_green() {
-            red.push(seed);
+        match Box::pin(chaos::run(options)).await {
+            Ok(report) => {
+                println!("{report}");
+                if report.is_green() {
+                    continue;
+                }
+            }
+            // nothing can be said of this one; the others have their turn all the same
+            Err(error) => println!("seed {seed}: {error:#}"),
         }
+        red.push(seed);
     }
     Ok(red)
 }
