@@ -196,9 +196,9 @@ fn claim_3_what_came_too_late() {
 
     let mut e = good();
     for d in e.index.iter_mut().chain(&mut e.events).filter(|d| d.id == "d2") {
-        d.expires_at = Some(at(9));
+        d.expires_at = Some(at(8));
     }
-    only(&found(&e), 3, "sent 2s after it had expired");
+    only(&found(&e), 3, "sent 3s after it had expired");
 }
 
 #[test]
