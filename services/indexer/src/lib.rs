@@ -4,9 +4,13 @@ mod conservation;
 pub mod metrics;
 mod stage;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use bus::{consume::ConsumeSettings, dead::DeadLetters, topic};
+use bus::{
+    consume::{ConsumeSettings, Pace},
+    dead::DeadLetters,
+    topic,
+};
 use service_kit::{Kit, Need, Problems, Reader, Section, Uses};
 use store::cluster::Store;
 
@@ -16,6 +20,10 @@ pub const SETTINGS: Section = Section { defaults: include_str!("../settings.defa
 /// The stores that it uses.
 pub const USES: Uses<'static> = &[(Store::Deliveries, Need::Required)];
 
+/// How long a small bulk waits for more: what a person does not notice, and long enough that most deliveries of a quiet
+/// time are written once, as sent.
+const GATHER: Duration = Duration::from_millis(50);
+
 /// Starts the loop; it ends with the kit's shutdown.
 pub fn run(kit: &Kit) -> Result<(), Problems> {
     let (permits, max_batch) = kit.settings.read(read)?;
@@ -24,6 +32,8 @@ pub fn run(kit: &Kit) -> Result<(), Problems> {
     let settings = ConsumeSettings {
         permits,
         max_batch,
+        // versions say which document replaces which, so order has no effect
+        pace: Pace::Gathered(GATHER),
         ..ConsumeSettings::new(kit.topics.group(format_args!("indexer")), vec![kit.topics.status()])
     };
     kit.spawn("conservation", conservation::watch(kit.stores.deliveries.clone(), kit.shutdown.clone()));

@@ -2,6 +2,7 @@
 //! commit, bounded drain. A service supplies only what to do with a batch.
 
 mod ack;
+mod pace;
 mod partition;
 mod run;
 mod tracker;
@@ -13,6 +14,7 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 pub use ack::{Ack, Work};
+pub use pace::Pace;
 pub use vitals::Vitals;
 
 use crate::{Log, dead::DeadLetters};
@@ -20,8 +22,8 @@ use crate::{Log, dead::DeadLetters};
 /// What a service does with records.
 #[async_trait]
 pub trait Stage: Send + Sync + 'static {
-    /// Handles a batch, whose records are all of different keys. Each record's [`Ack`] is used when that record is
-    /// finished; they need not finish together. Several batches are in hand at once.
+    /// Handles a batch, whose records are all of different keys if the loop keeps their order. Each record's [`Ack`] is used
+    /// when that record is finished; they need not finish together. Several batches are in hand at once.
     async fn handle(&self, batch: Vec<Work>);
 }
 
@@ -38,6 +40,8 @@ pub struct ConsumeSettings {
     pub max_batch: usize,
     /// Records taken in per partition at most, finished or not; above it the partition is paused.
     pub max_window: usize,
+    /// When records are handed out.
+    pub pace: Pace,
     /// How often finished offsets are committed.
     pub commit_every: Duration,
     /// How long a revocation waits for what is in flight.
@@ -55,6 +59,7 @@ impl ConsumeSettings {
             permits: 1024,
             max_batch: 512,
             max_window: 4096,
+            pace: Pace::InOrder,
             commit_every: Duration::from_millis(200),
             // shorter than a log waits (5 s): afterwards a commit comes too late
             drain: Duration::from_secs(4),

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 
-use super::tracker::Tracker;
+use super::{Pace, tracker::Tracker};
 use crate::Record;
 
 /// A record that was taken in.
@@ -22,19 +22,20 @@ pub(super) struct Assigned {
     pub(super) tracker: Tracker,
     /// Given to the stage and not yet answered.
     pub(super) in_flight: HashMap<i64, Entry>,
-    /// A key is present while one of its records is in flight, ready or waits for a retry; the rest queue behind it.
-    keys: HashMap<Bytes, VecDeque<Entry>>,
+    /// A key is present while one of its records is in flight, ready or waits for a retry; the rest queue behind it. `None`
+    /// where order has no effect.
+    keys: Option<HashMap<Bytes, VecDeque<Entry>>>,
     pub(super) paused: bool,
     pub(super) draining: bool,
 }
 
 impl Assigned {
-    pub(super) fn new(generation: u64) -> Self {
+    pub(super) fn new(generation: u64, pace: Pace) -> Self {
         Self {
             generation,
             tracker: Tracker::new(),
             in_flight: HashMap::new(),
-            keys: HashMap::new(),
+            keys: (pace == Pace::InOrder).then(HashMap::new),
             paused: false,
             draining: false,
         }
@@ -46,22 +47,22 @@ impl Assigned {
             return None;
         }
         let entry = Entry { record, panics: 0 };
-        let Some(key) = entry.record.key.clone() else { return Some(entry) };
-        if let Some(queue) = self.keys.get_mut(&key) {
+        let (Some(keys), Some(key)) = (&mut self.keys, entry.record.key.clone()) else { return Some(entry) };
+        if let Some(queue) = keys.get_mut(&key) {
             queue.push_back(entry);
             return None;
         }
-        self.keys.insert(key, VecDeque::new());
+        keys.insert(key, VecDeque::new());
         Some(entry)
     }
 
     /// A record is finished; gives the next one of its key.
     pub(super) fn finish(&mut self, record: &Record) -> Option<Entry> {
         self.tracker.finish(record.at.offset);
-        let key = record.key.as_ref()?;
-        let next = self.keys.get_mut(key)?.pop_front();
+        let (keys, key) = (self.keys.as_mut()?, record.key.as_ref()?);
+        let next = keys.get_mut(key)?.pop_front();
         if next.is_none() {
-            self.keys.remove(key);
+            keys.remove(key);
         }
         next
     }

@@ -16,6 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     ConsumeSettings, Stage, Vitals,
     ack::{Ack, Finished, Slot, Verdict, Work},
+    pace::Gathering,
     partition::{Assigned, Entry},
 };
 use crate::{
@@ -41,6 +42,7 @@ pub(super) struct Loop {
     generation: u64,
     /// May be handed out now.
     ready: VecDeque<Entry>,
+    gathering: Gathering,
     /// Wait for their time, keyed by it and a number that keeps equal times apart.
     waiting: BTreeMap<(Instant, u64), (u64, Entry)>,
     waits: u64,
@@ -70,6 +72,7 @@ impl Loop {
             assigned: HashMap::new(),
             generation: 0,
             ready: VecDeque::new(),
+            gathering: Gathering::default(),
             waiting: BTreeMap::new(),
             waits: 0,
             revocations: Vec::new(),
@@ -146,11 +149,18 @@ impl Loop {
         self.vitals.beat(self.assigned.len(), self.in_flight, self.waiting.len(), oldest);
     }
 
-    /// When the next retry or the end of a revocation is due; far away if nothing is.
+    /// When the next retry, a batch or the end of a revocation is due; far away if nothing is.
     fn next_due(&self) -> Instant {
         let retry = self.waiting.keys().next().map(|(at, _)| *at);
         let revocation = self.revocations.iter().map(|(at, _)| *at).min();
-        retry.into_iter().chain(revocation).min().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
+        let batch = self.gathering.until(self.settings.pace);
+        let batch = batch.filter(|_| self.in_flight == 0 && !self.ready.is_empty());
+        retry
+            .into_iter()
+            .chain(revocation)
+            .chain(batch)
+            .min()
+            .unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
     }
 
     // === the log's side ===
@@ -158,7 +168,7 @@ impl Loop {
     fn assign(&mut self, partitions: Vec<Partition>) {
         for partition in partitions {
             self.generation += 1;
-            self.assigned.insert(partition, Assigned::new(self.generation));
+            self.assigned.insert(partition, Assigned::new(self.generation, self.settings.pace));
         }
     }
 
@@ -257,6 +267,9 @@ impl Loop {
     /// Hands out what is ready while there are permits, and keeps the windows bounded.
     fn hand_out(&mut self, log: &mut dyn Subscription) {
         while self.in_flight < self.settings.permits && !self.ready.is_empty() {
+            if !self.gathering.due(&self.settings, self.ready.len(), self.in_flight) {
+                break;
+            }
             let room = self.settings.max_batch.min(self.settings.permits - self.in_flight);
             let mut batch = Vec::with_capacity(room.min(self.ready.len()));
             while batch.len() < room {

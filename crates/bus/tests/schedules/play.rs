@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use bus::{
     Cleanup, Headers, Log, Outgoing, Partition, Record, TopicSpec, Topics,
-    consume::{ConsumeSettings, Stage, Vitals, Work, consume},
+    consume::{ConsumeSettings, Pace, Stage, Vitals, Work, consume},
     dead::DeadLetters,
     sim::{Faults, Sim, Step},
     topic,
@@ -43,6 +43,7 @@ pub(super) struct Play {
     sim: Sim,
     faults: Faults,
     chance: fastrand::Rng,
+    pace: Pace,
     begun: Instant,
     evidence: Arc<Mutex<Evidence>>,
     crashes: u64,
@@ -66,9 +67,11 @@ struct Member {
 }
 
 impl Play {
-    pub(super) fn new(seed: u64, faults: Faults, chance: fastrand::Rng) -> Self {
+    pub(super) fn new(seed: u64, faults: Faults, mut chance: fastrand::Rng) -> Self {
         let sim = Sim::new(seed, faults);
-        Self { sim, faults, chance, begun: Instant::now(), evidence: Arc::default(), crashes: 0 }
+        let gathered = Pace::Gathered(Duration::from_millis(chance.u64(0..500)));
+        let pace = if chance.usize(0..4) == 0 { gathered } else { Pace::InOrder };
+        Self { sim, faults, chance, pace, begun: Instant::now(), evidence: Arc::default(), crashes: 0 }
     }
 
     pub(super) async fn run(mut self) -> Told {
@@ -107,7 +110,7 @@ impl Play {
             done: evidence.done,
             overlaps: evidence.overlaps,
             // who loses a partition or the log without a word cannot keep the order
-            ordered: self.faults.rebalance_lost == 0.0 && self.faults.next_fails == 0.0,
+            ordered: self.pace == Pace::InOrder && self.faults.rebalance_lost == 0.0 && self.faults.next_fails == 0.0,
         }
     }
 
@@ -153,6 +156,7 @@ impl Play {
         let alive = Arc::new(AtomicBool::new(true));
         let stage = Worker {
             alive: alive.clone(),
+            pace: self.pace,
             chance: Mutex::new(self.chance.fork()),
             evidence: self.evidence.clone(),
             begun: self.begun,
@@ -162,6 +166,7 @@ impl Play {
             permits: self.chance.usize(1..20),
             max_batch: self.chance.usize(1..10),
             max_window: self.chance.usize(2..30),
+            pace: self.pace,
             ..ConsumeSettings::new("group".into(), vec!["in".into()])
         };
         let shutdown = CancellationToken::new();
@@ -188,6 +193,7 @@ impl Play {
 /// A stage that is slow, fails, forgets and panics. A dead one does nothing any more.
 struct Worker {
     alive: Arc<AtomicBool>,
+    pace: Pace,
     chance: Mutex<fastrand::Rng>,
     evidence: Arc<Mutex<Evidence>>,
     begun: Instant,
@@ -197,7 +203,7 @@ struct Worker {
 impl Stage for Worker {
     async fn handle(&self, batch: Vec<Work>) {
         let keys: BTreeSet<_> = batch.iter().map(|w| w.record.key.clone()).collect();
-        assert_eq!(keys.len(), batch.len(), "the records of a batch have different keys");
+        assert!(self.pace != Pace::InOrder || keys.len() == batch.len(), "the records of a batch have different keys");
         futures::future::join_all(batch.into_iter().map(|work| self.one(work))).await;
     }
 }
