@@ -1,6 +1,9 @@
 //! How users and index documents are written down: JSON, the same in every store; and how addresses are named in keys.
 
-use std::collections::BTreeMap;
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use domain::{
     Address, CategoryKey, Channel, Contact, Contacts, DeliveryId, DeliveryStatus, History, Locale, NotificationId,
@@ -12,6 +15,7 @@ use serde_json::{Value, json};
 use crate::{
     Document,
     roster::{self, DeviceRow},
+    words,
 };
 
 /// What a user is apart from their name, devices and preferences. Addresses are exposed: this goes into a store, never into a log.
@@ -143,24 +147,24 @@ pub(crate) fn decode_preferences(json: &str) -> Result<Preferences, String> {
     serde_json::from_str(json).map_err(|e| place(&e))
 }
 
-/// An index document, flat.
+/// An index document, flat. It borrows what is written and owns what is read.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-enum Row {
-    Notification(NotificationRow),
-    Delivery(DeliveryRow),
+enum Row<'a> {
+    Notification(NotificationRow<'a>),
+    Delivery(DeliveryRow<'a>),
 }
 
 #[derive(Serialize, Deserialize)]
-struct NotificationRow {
+struct NotificationRow<'a> {
     id: NotificationId,
     notification: NotificationId,
-    tenant: TenantId,
+    tenant: Cow<'a, TenantId>,
     recipients: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
-    category: Option<CategoryKey>,
+    category: Option<Cow<'a, CategoryKey>>,
     priority: Priority,
-    channels: Vec<Selector>,
+    channels: Cow<'a, [Selector]>,
     #[serde(with = "micros")]
     accepted_at: Timestamp,
     #[serde(with = "micros")]
@@ -168,52 +172,61 @@ struct NotificationRow {
     #[serde(default, with = "optional_micros", skip_serializing_if = "Option::is_none")]
     expires_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    template: Option<String>,
-    metadata: BTreeMap<String, String>,
+    template: Option<Cow<'a, str>>,
+    metadata: Cow<'a, BTreeMap<String, String>>,
     version: u64,
 }
 
 #[derive(Serialize, Deserialize)]
-struct DeliveryRow {
+struct DeliveryRow<'a> {
     id: DeliveryId,
     notification: NotificationId,
-    tenant: TenantId,
+    tenant: Cow<'a, TenantId>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    user: Option<UserId>,
-    recipient: String,
-    channel: String,
+    user: Option<Cow<'a, UserId>>,
+    recipient: Cow<'a, str>,
+    channel: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    address: Option<String>,
+    address: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    category: Option<CategoryKey>,
+    category: Option<Cow<'a, CategoryKey>>,
     priority: Priority,
     state: State,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<Reason>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    template: Option<String>,
+    template: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    provider: Option<String>,
+    provider: Option<Cow<'a, str>>,
     #[serde(default)]
     leads: bool,
     #[serde(with = "micros")]
     accepted_at: Timestamp,
     #[serde(with = "micros")]
     updated_at: Timestamp,
-    metadata: BTreeMap<String, String>,
+    metadata: Cow<'a, BTreeMap<String, String>>,
     version: u64,
-    history: History,
+    history: Cow<'a, History>,
+    /// What it is found by, where the index does not cut it itself.
+    #[serde(skip_serializing_if = "Option::is_none", skip_deserializing)]
+    words: Option<BTreeSet<String>>,
 }
 
 /// The version of a notification's document: it is written once and has no steps.
 pub(crate) const NOTIFICATION_VERSION: u64 = 1;
 
 /// An index document as flat JSON; times are RFC 3339 in UTC with microseconds, so that they sort as text.
-pub(crate) fn document_json(document: &Document) -> Value {
-    json!(match document {
-        Status::Notification(n) => Row::Notification(n.into()),
-        Status::Delivery(d) => Row::Delivery(d.into()),
-    })
+pub(crate) fn document_json(document: &Document) -> serde_json::Result<String> {
+    serde_json::to_string(&Row::of(document))
+}
+
+/// The same at the end of `to`, and with the words that a delivery is found by.
+pub(crate) fn write_document(document: &Document, to: &mut Vec<u8>) -> serde_json::Result<()> {
+    let mut row = Row::of(document);
+    if let (Row::Delivery(row), Status::Delivery(d)) = (&mut row, document) {
+        row.words = Some(words::of(d));
+    }
+    serde_json::to_writer(to, &row)
 }
 
 /// The reverse of [`document_json`].
@@ -226,98 +239,108 @@ pub(crate) fn document_from_text(json: &str) -> Result<Document, String> {
     document_from_row(serde_json::from_str(json).map_err(|e| place(&e))?)
 }
 
-fn document_from_row(row: Row) -> Result<Document, String> {
+fn document_from_row(row: Row<'_>) -> Result<Document, String> {
     Ok(match row {
         Row::Notification(row) => Status::Notification(row.into()),
         Row::Delivery(row) => Status::Delivery(row.try_into()?),
     })
 }
 
-impl From<&NotificationStatus> for NotificationRow {
-    fn from(n: &NotificationStatus) -> Self {
+impl<'a> Row<'a> {
+    fn of(document: &'a Document) -> Self {
+        match document {
+            Status::Notification(n) => Self::Notification(n.into()),
+            Status::Delivery(d) => Self::Delivery(d.into()),
+        }
+    }
+}
+
+impl<'a> From<&'a NotificationStatus> for NotificationRow<'a> {
+    fn from(n: &'a NotificationStatus) -> Self {
         Self {
             id: n.id,
             notification: n.id,
-            tenant: n.tenant.clone(),
+            tenant: Cow::Borrowed(&n.tenant),
             recipients: n.recipients,
-            category: n.category.clone(),
+            category: n.category.as_ref().map(Cow::Borrowed),
             priority: n.priority,
-            channels: n.channels.clone(),
+            channels: Cow::Borrowed(&n.channels),
             accepted_at: n.accepted_at,
             updated_at: n.accepted_at,
             expires_at: n.expires_at,
-            template: n.template.clone(),
-            metadata: n.metadata.clone(),
+            template: n.template.as_deref().map(Cow::Borrowed),
+            metadata: Cow::Borrowed(&n.metadata),
             version: NOTIFICATION_VERSION,
         }
     }
 }
 
-impl From<NotificationRow> for NotificationStatus {
-    fn from(row: NotificationRow) -> Self {
+impl From<NotificationRow<'_>> for NotificationStatus {
+    fn from(row: NotificationRow<'_>) -> Self {
         Self {
             id: row.id,
-            tenant: row.tenant,
+            tenant: row.tenant.into_owned(),
             recipients: row.recipients,
-            category: row.category,
+            category: row.category.map(Cow::into_owned),
             priority: row.priority,
-            channels: row.channels,
+            channels: row.channels.into_owned(),
             accepted_at: row.accepted_at,
             expires_at: row.expires_at,
-            template: row.template,
-            metadata: row.metadata,
+            template: row.template.map(Cow::into_owned),
+            metadata: row.metadata.into_owned(),
         }
     }
 }
 
-impl From<&DeliveryStatus> for DeliveryRow {
-    fn from(d: &DeliveryStatus) -> Self {
+impl<'a> From<&'a DeliveryStatus> for DeliveryRow<'a> {
+    fn from(d: &'a DeliveryStatus) -> Self {
         Self {
             id: d.id,
             notification: d.notification,
-            tenant: d.tenant.clone(),
-            user: d.user.clone(),
-            recipient: d.recipient_key.clone(),
-            channel: d.channel.to_string(),
-            address: d.address.clone(),
-            category: d.category.clone(),
+            tenant: Cow::Borrowed(&d.tenant),
+            user: d.user.as_ref().map(Cow::Borrowed),
+            recipient: Cow::Borrowed(&d.recipient_key),
+            channel: Cow::Borrowed(d.channel.as_str()),
+            address: d.address.as_deref().map(Cow::Borrowed),
+            category: d.category.as_ref().map(Cow::Borrowed),
             priority: d.priority,
             state: d.state,
             reason: d.reason,
-            template: d.template.clone(),
-            provider: d.provider.clone(),
+            template: d.template.as_deref().map(Cow::Borrowed),
+            provider: d.provider.as_deref().map(Cow::Borrowed),
             leads: d.leads,
             accepted_at: d.accepted_at,
             updated_at: d.updated_at,
-            metadata: d.metadata.clone(),
+            metadata: Cow::Borrowed(&d.metadata),
             version: d.version(),
-            history: d.history.clone(),
+            history: Cow::Borrowed(&d.history),
+            words: None,
         }
     }
 }
 
-impl TryFrom<DeliveryRow> for DeliveryStatus {
+impl TryFrom<DeliveryRow<'_>> for DeliveryStatus {
     type Error = String;
-    fn try_from(row: DeliveryRow) -> Result<Self, String> {
+    fn try_from(row: DeliveryRow<'_>) -> Result<Self, String> {
         Ok(Self {
             id: row.id,
             notification: row.notification,
-            tenant: row.tenant,
-            user: row.user,
-            recipient_key: row.recipient,
+            tenant: row.tenant.into_owned(),
+            user: row.user.map(Cow::into_owned),
+            recipient_key: row.recipient.into_owned(),
             channel: Channel::parse(&row.channel)?,
-            address: row.address,
-            category: row.category,
+            address: row.address.map(Cow::into_owned),
+            category: row.category.map(Cow::into_owned),
             priority: row.priority,
             state: row.state,
             reason: row.reason,
-            template: row.template,
-            provider: row.provider,
+            template: row.template.map(Cow::into_owned),
+            provider: row.provider.map(Cow::into_owned),
             leads: row.leads,
             accepted_at: row.accepted_at,
             updated_at: row.updated_at,
-            metadata: row.metadata,
-            history: row.history,
+            metadata: row.metadata.into_owned(),
+            history: row.history.into_owned(),
         })
     }
 }
@@ -388,7 +411,9 @@ mod tests {
                 template: None,
                 metadata: BTreeMap::new(),
             };
-            json!({ "at": document_json(&Status::Notification(n))["accepted_at"] }).to_string()
+            let json: Value =
+                serde_json::from_str(&document_json(&Status::Notification(n)).expect("json")).expect("json");
+            json!({ "at": json["accepted_at"] }).to_string()
         };
         assert_eq!(at("2026-11-21T09:00:00Z"), text("2026-11-21T09:00:00.000000Z"));
         assert_eq!(at("2026-11-21T10:00:00.1+01:00"), text("2026-11-21T09:00:00.100000Z"));

@@ -30,7 +30,11 @@ pub(crate) fn asked(q: &str) -> BTreeSet<String> {
 fn cut<'a>(texts: impl Iterator<Item = &'a str>) -> BTreeSet<String> {
     let mut words = BTreeSet::new();
     for word in texts.flat_map(|text| text.split(|c: char| !c.is_alphanumeric())).filter(|word| !word.is_empty()) {
-        words.insert(word.chars().flat_map(char::to_lowercase).take(LONGEST).collect());
+        words.insert(if word.is_ascii() {
+            word[..word.len().min(LONGEST)].to_ascii_lowercase()
+        } else {
+            word.chars().flat_map(char::to_lowercase).take(LONGEST).collect()
+        });
         if words.len() == MOST {
             break;
         }

@@ -104,15 +104,13 @@ impl ElasticDeliveries {
             Status::Delivery(d) => ("deliveries", d.accepted_at, d.id.0, d.version()),
         };
         let index = self.elastic.index(family, day);
-        let action = json!({ "index": { "_index": index, "_id": id, "version": version, "version_type": "external" } });
-        let mut body_json = codec::document_json(document);
-        if let Status::Delivery(d) = document {
-            body_json["words"] = json!(words::of(d));
-        }
-        for line in [action, body_json] {
-            serde_json::to_writer(&mut *body, &line).map_err(|e| IndexError::Rejected(e.to_string()))?;
-            body.push(b'\n');
-        }
+        // neither a family, nor a prefix, nor a day has anything to escape
+        let action =
+            format!(r#"{{"index":{{"_index":"{index}","_id":"{id}","version":{version},"version_type":"external"}}}}"#);
+        body.extend_from_slice(action.as_bytes());
+        body.push(b'\n');
+        codec::write_document(document, body).map_err(|e| IndexError::Rejected(e.to_string()))?;
+        body.push(b'\n');
         Ok(())
     }
 

@@ -1,17 +1,15 @@
 //! The search index in `index.db`.
 
-use std::{
-    collections::BTreeMap,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    path::Path,
-    time::Duration,
-};
+mod put;
+mod schema;
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use async_trait::async_trait;
 use domain::{Channel, DeliveryStatus, NotificationId, NotificationStatus, State, Status, TenantId, Timestamp};
-use rusqlite::{
-    Connection, ErrorCode, OptionalExtension as _, Row, Transaction, params, params_from_iter, types::Value,
-};
+use put::Put;
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params, params_from_iter, types::Value};
+use schema::STEPS;
 use uuid::Uuid;
 
 use super::file::{File, cutoff, cutoff_at, give_space_back, parsed, slice};
@@ -19,85 +17,6 @@ use crate::{
     Balance, Deliveries, DeliveryQuery, Document, IndexError, NotificationView, Page, StoreError, codec,
     cursor::Cursor, words,
 };
-
-/// Times are in microseconds; `body` is the whole document. The indexes hold all that can be filtered by, so that a rare
-/// state is found without reading the documents in between. `delivery_words` has a row for each delivery, by `n`;
-/// `words_hash` is that of what it holds.
-const STEPS: &[&str] = &[
-    "
-    CREATE TABLE notification (
-        id BLOB PRIMARY KEY,
-        tenant TEXT NOT NULL,
-        accepted_at INTEGER NOT NULL,
-        body TEXT NOT NULL
-    ) STRICT;
-    CREATE INDEX notification_by_age ON notification (accepted_at);
-    CREATE TABLE delivery (
-        id BLOB PRIMARY KEY,
-        tenant TEXT NOT NULL,
-        notification BLOB NOT NULL,
-        user TEXT,
-        channel TEXT NOT NULL,
-        category TEXT,
-        state TEXT NOT NULL,
-        reason TEXT,
-        accepted_at INTEGER NOT NULL,
-        updated_at INTEGER NOT NULL,
-        version INTEGER NOT NULL,
-        body TEXT NOT NULL
-    ) STRICT;
-    CREATE INDEX delivery_by_tenant ON delivery (tenant, accepted_at, id, state, reason, category, channel);
-    CREATE INDEX delivery_by_user ON delivery (tenant, user, accepted_at, id, state, reason, category, channel);
-    CREATE INDEX delivery_by_notification ON delivery (tenant, notification, accepted_at, id);
-    CREATE INDEX delivery_by_age ON delivery (updated_at);
-",
-    // a table whose numbers stay when the file is copied: `delivery_words` refers to them
-    r#"
-    ALTER TABLE notification ADD COLUMN recipients INTEGER NOT NULL DEFAULT 0;
-    UPDATE notification SET recipients = json_extract(body, '$.recipients');
-    CREATE INDEX notification_by_tenant ON notification (tenant, accepted_at, recipients);
-    CREATE TABLE numbered (
-        n INTEGER PRIMARY KEY,
-        id BLOB NOT NULL UNIQUE,
-        tenant TEXT NOT NULL,
-        notification BLOB NOT NULL,
-        user TEXT,
-        channel TEXT NOT NULL,
-        category TEXT,
-        state TEXT NOT NULL,
-        reason TEXT,
-        accepted_at INTEGER NOT NULL,
-        updated_at INTEGER NOT NULL,
-        version INTEGER NOT NULL,
-        body TEXT NOT NULL,
-        template TEXT,
-        provider TEXT,
-        leads INTEGER NOT NULL,
-        words_hash INTEGER NOT NULL
-    ) STRICT;
-    INSERT INTO numbered SELECT rowid, *, NULL, NULL, 0, 0 FROM delivery;
-    UPDATE numbered SET leads = 1 WHERE n IN
-        (SELECT min(n) FROM numbered GROUP BY tenant, notification, json_extract(body, '$.recipient'));
-    DROP TABLE delivery;
-    ALTER TABLE numbered RENAME TO delivery;
-    CREATE INDEX delivery_by_tenant ON delivery
-        (tenant, accepted_at, id, state, reason, category, channel, provider, template, leads);
-    CREATE INDEX delivery_by_user ON delivery
-        (tenant, user, accepted_at, id, state, reason, category, channel, provider, template);
-    CREATE INDEX delivery_by_notification ON delivery (tenant, notification, accepted_at, id);
-    CREATE INDEX delivery_by_age ON delivery (updated_at);
-    CREATE VIRTUAL TABLE delivery_words USING fts5
-        (tenant, words, content='', contentless_delete=1, tokenize="unicode61 remove_diacritics 0 tokenchars '-'");
-    CREATE TRIGGER delivery_forgotten AFTER DELETE ON delivery BEGIN
-        DELETE FROM delivery_words WHERE rowid = OLD.n;
-    END;
-    INSERT INTO delivery_words (rowid, tenant, words) SELECT n, tenant, replace(concat_ws(' ',
-        json_extract(body, '$.id'), json_extract(body, '$.notification'), user, category,
-        (SELECT group_concat(value, ' ') FROM json_each(body, '$.metadata')),
-        (SELECT group_concat(json_extract(value, '$.attempt.answer'), ' ') FROM json_each(body, '$.history'))
-    ), '-', ' ') FROM delivery;
-"#,
-];
 
 /// Most deliveries that are shown with their notification.
 const SHOWN: i64 = 10_000;
@@ -119,11 +38,11 @@ impl EmbeddedDeliveries {
 #[async_trait]
 impl Deliveries for EmbeddedDeliveries {
     async fn index(&self, documents: &[Document]) -> Result<Vec<Result<(), IndexError>>, StoreError> {
-        let documents = documents.to_vec();
+        let rows: Vec<_> = documents.iter().map(Put::of).collect();
         let before = cutoff(self.retention);
         let job = move |tx: &Transaction<'_>| {
-            prune(tx, before, documents.len())?;
-            documents.iter().map(|document| index(tx, document)).collect()
+            prune(tx, before, rows.len())?;
+            put::write(tx, &rows)
         };
         self.file.write(job).await
     }
@@ -196,81 +115,6 @@ impl Deliveries for EmbeddedDeliveries {
     async fn ping(&self) -> Result<(), StoreError> {
         self.file.ping().await
     }
-}
-
-/// What SQLite says against this one document is the document's fate; anything else is the whole call's.
-fn index(tx: &Transaction<'_>, document: &Document) -> rusqlite::Result<Result<(), IndexError>> {
-    let body = codec::document_json(document).to_string();
-    let written = match document {
-        Status::Notification(n) => put_notification(tx, n, &body),
-        Status::Delivery(d) => put_delivery(tx, d, &body),
-    };
-    match written {
-        Ok(()) => Ok(Ok(())),
-        Err(rusqlite::Error::SqliteFailure(f, detail))
-            if matches!(f.code, ErrorCode::ConstraintViolation | ErrorCode::TooBig) =>
-        {
-            Ok(Err(IndexError::Rejected(detail.unwrap_or_else(|| f.to_string()))))
-        }
-        Err(e) => Err(e),
-    }
-}
-
-fn put_notification(tx: &Transaction<'_>, n: &NotificationStatus, body: &str) -> rusqlite::Result<()> {
-    let sql = "INSERT INTO notification (id, tenant, accepted_at, body, recipients) VALUES (?1, ?2, ?3, ?4, ?5) \
-               ON CONFLICT DO NOTHING";
-    let row = params![n.id.0.into_bytes(), n.tenant.as_str(), n.accepted_at.as_microsecond(), body, n.recipients];
-    tx.prepare_cached(sql)?.execute(row).map(|_| ())
-}
-
-fn put_delivery(tx: &Transaction<'_>, d: &DeliveryStatus, body: &str) -> rusqlite::Result<()> {
-    let sql = "INSERT INTO delivery (id, tenant, notification, user, channel, category, state, reason, accepted_at, \
-               updated_at, version, body, template, provider, leads, words_hash) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, 0) \
-               ON CONFLICT DO UPDATE SET tenant = excluded.tenant, notification = excluded.notification, \
-               user = excluded.user, channel = excluded.channel, category = excluded.category, \
-               state = excluded.state, reason = excluded.reason, accepted_at = excluded.accepted_at, \
-               updated_at = excluded.updated_at, version = excluded.version, body = excluded.body, \
-               template = excluded.template, provider = excluded.provider, leads = excluded.leads \
-               WHERE excluded.version > version RETURNING n, words_hash";
-    let row = params![
-        d.id.0.into_bytes(),
-        d.tenant.as_str(),
-        d.notification.0.into_bytes(),
-        d.user.as_ref().map(|u| u.as_str()),
-        d.channel.as_str(),
-        d.category.as_ref().map(|c| c.as_str()),
-        d.state.as_str(),
-        d.reason.map(|r| r.as_str()),
-        d.accepted_at.as_microsecond(),
-        d.updated_at.as_microsecond(),
-        i64::try_from(d.version()).unwrap_or(i64::MAX),
-        body,
-        d.template,
-        d.provider,
-        d.leads,
-    ];
-    let written = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-    match tx.prepare_cached(sql)?.query_row(row, written).optional()? {
-        Some((n, known)) => put_words(tx, d, n, known),
-        // a newer version is there
-        None => Ok(()),
-    }
-}
-
-/// Only when they have changed: most steps of a delivery add none.
-fn put_words(tx: &Transaction<'_>, d: &DeliveryStatus, n: i64, known: i64) -> rusqlite::Result<()> {
-    let words: Vec<_> = words::of(d).into_iter().collect();
-    let words = words.join(" ");
-    let mut hasher = DefaultHasher::new();
-    words.hash(&mut hasher);
-    let hash = hasher.finish().cast_signed();
-    if hash == known {
-        return Ok(());
-    }
-    let sql = "INSERT OR REPLACE INTO delivery_words (rowid, tenant, words) VALUES (?1, ?2, ?3)";
-    tx.prepare_cached(sql)?.execute(params![n, d.tenant.as_str(), words])?;
-    tx.prepare_cached("UPDATE delivery SET words_hash = ?2 WHERE n = ?1")?.execute([n, hash]).map(|_| ())
 }
 
 fn notification(row: &Row<'_>) -> rusqlite::Result<NotificationStatus> {
@@ -421,7 +265,7 @@ mod tests {
                 };
                 let plan = store.file.read(plan).await.unwrap().join("; ");
                 let narrowest = match (query.notification, &query.user) {
-                    (Some(_), _) => "tenant=? AND notification=?",
+                    (Some(_), _) => "notification=?",
                     (None, Some(_)) => "tenant=? AND user=?",
                     (None, None) => "tenant=?",
                 };
