@@ -346,21 +346,6 @@ async fn what_finds_no_room_in_time_has_not_left() {
     assert_eq!(sandbox.summary().count, 2, "the one before, and the one that hangs");
 }
 
-#[tokio::test]
-async fn what_finds_no_room_before_it_expires_does_not_leave() {
-    let (sandbox, (apns, _)) = (sandbox_with(1).await, apns(Options { connections: 1, ..options(LONG) }));
-    let account = account(sandbox.apns_account());
-    assert_eq!(send(&apns, &account, "00ff").await.outcome, Outcome::Sent);
-    let soon = |token: &str, left: Duration| Delivery { expires_at: Some(Timestamp::now() + left), ..delivery(token) };
-    let slow = delivery("070000600aaa");
-    let (first, second) = (soon("00aa", Duration::from_millis(200)), soon("00ab", Duration::from_secs(60)));
-    let [slow, first, second] = [&slow, &first, &second].map(|d| apns.send(d, Some(&account)));
-    let (slow, first, second) = tokio::join!(slow, first, second);
-    assert_eq!((slow.outcome, second.outcome), (Outcome::Sent, Outcome::Sent));
-    assert_eq!((first.outcome, first.detail.as_str()), (AGAIN, "no room on a connection in time"));
-    assert_eq!(sandbox.summary().count, 3, "the one that expired did not leave");
-}
-
 /// Row 22: one refresh for a thousand, and no `TooManyProviderTokenUpdates`.
 #[tokio::test]
 async fn a_thousand_expired_tokens_are_renewed_once() {

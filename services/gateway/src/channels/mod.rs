@@ -1,11 +1,10 @@
 //! One folder per channel, with the same file names in each: `mod.rs`, `payload.rs`, `client.rs`, `verdict.rs`.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use domain::{Channel, Delivery, Outcome, Timestamp, config::Account};
+use domain::{Channel, Delivery, Outcome, config::Account};
 use service_kit::{Problems, Reader, Settings};
-use tokio::time::Instant;
 
 /// Sends one delivery through one external provider. Holds no retry, limit, status or logging: those are the gateway's.
 #[async_trait]
@@ -24,13 +23,6 @@ pub struct Answer {
     pub outcome: Outcome,
     /// The provider's answer or the error, for people: no address, no content, no secret.
     pub detail: String,
-}
-
-/// Until when an attempt that begins now may wait for a place: `within` at most, and not until after the delivery has expired,
-/// because what has expired must not leave.
-fn leave_by(delivery: &Delivery, within: Duration) -> Instant {
-    let left = |at: Timestamp| Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
-    Instant::now() + delivery.expires_at.map_or(within, |at| within.min(left(at)))
 }
 
 /// Declares the providers: the module of a channel, and in it its provider beside `Options`, its settings.

@@ -15,7 +15,7 @@ use self::{
     client::{Client, DialError, Reply},
     payload::Message,
 };
-use super::{Answer, Provider, leave_by};
+use super::{Answer, Provider};
 use crate::guard::{ConnectError, Guard, Network, System, parse_network};
 
 /// How pushes are sent.
@@ -98,9 +98,7 @@ impl Provider for Apns {
             Err(wrong) => return answer(Outcome::Rejected(Reason::ProviderRejected), wrong),
         };
         const AGAIN: Outcome = Outcome::Transient { retry_after: None };
-        // who gets room at the last moment would only make its outcome unknown
-        let place_by = leave_by(delivery, self.0.options.timeout.mul_f64(0.75));
-        match self.0.post(&credential, target.environment, &message, place_by).await {
+        match self.0.post(&credential, target.environment, &message).await {
             Reply::Answered(said) => answer(said.outcome(), said.detail(token)),
             Reply::NoPlace(DialError::Connect(ConnectError::Forbidden)) => {
                 answer(Outcome::Misconfigured, "the account's base_url leads to a network that is not open")

@@ -20,7 +20,7 @@ use self::{
     pool::Pool,
     reply::{Phase, Reply},
 };
-use super::{Answer, Provider, leave_by};
+use super::{Answer, Provider};
 use crate::guard::{ConnectError, Network, System, parse_network};
 
 /// How mail is sent.
@@ -91,9 +91,7 @@ impl Provider for Email {
             Err(Unsendable::Content(wrong)) => return answer(Outcome::Rejected(Reason::ProviderRejected), wrong),
             Err(Unsendable::Account(wrong)) => return answer(Outcome::Misconfigured, format!("account: {wrong}")),
         };
-        // half of the time is for a connection and the envelope: the message leaves only if its answer can be waited for
-        let leave_by = leave_by(delivery, self.0.options.timeout / 2);
-        let result = self.0.send(account, &mail, leave_by).await;
+        let result = self.0.send(account, &mail).await;
         judge(result, delivery, &private(&mail.to, account))
     }
 }

@@ -33,7 +33,7 @@ use crate::guard::{ConnectError, Network};
 const QUIT: Duration = Duration::from_secs(1);
 
 pub(super) struct Pool {
-    pub(super) options: Options,
+    options: Options,
     network: Arc<dyn Network>,
     /// By the hash of everything that the account says: nobody gets a connection that another's password opened.
     sites: Mutex<HashMap<[u8; 32], Arc<Site>>>,
@@ -59,17 +59,13 @@ impl Pool {
         Arc::new(Self { options, network, sites: Mutex::default(), is_swept: AtomicBool::new(false) })
     }
 
-    /// One transaction, whose message leaves by `leave_by` or not at all.
-    pub(super) async fn send(
-        self: &Arc<Self>,
-        account: &Account,
-        mail: &Mail,
-        leave_by: Instant,
-    ) -> Result<Reply, Failed> {
+    /// One transaction. Half of the time is for a connection and the envelope: the message leaves only if its answer can be
+    /// waited for.
+    pub(super) async fn send(self: &Arc<Self>, account: &Account, mail: &Mail) -> Result<Reply, Failed> {
         let begun = Instant::now();
-        let whole = begun + self.options.timeout;
+        let (half, whole) = (begun + self.options.timeout / 2, begun + self.options.timeout);
         let site = self.site(account)?;
-        let slot = match timeout_at(leave_by, site.slots.clone().acquire_owned()).await {
+        let slot = match timeout_at(half, site.slots.clone().acquire_owned()).await {
             Ok(Ok(slot)) => slot,
             _ => return Err(Failed::Broken("all connections to the server are in use")),
         };
@@ -77,14 +73,14 @@ impl Pool {
         let is_rested = rested.is_some();
         let mut connection = match rested {
             // one that died without a word must leave time for another
-            Some((_, connection)) => connection.until(leave_by.min(begun + self.options.timeout / 4)),
-            None => self.open(&site, account, leave_by).await?,
+            Some((_, connection)) => connection.until(begun + self.options.timeout / 4),
+            None => self.open(&site, account, half).await?,
         };
         let mut envelope = connection.envelope(mail).await;
         if is_rested && envelope.as_ref().is_err_and(is_stale) {
             // it ended at rest, and nothing of the message has left
             drop(connection);
-            connection = self.open(&site, account, leave_by).await?;
+            connection = self.open(&site, account, half).await?;
             envelope = connection.envelope(mail).await;
         }
         connection = connection.until(whole);

@@ -76,7 +76,7 @@ struct Entry {
 
 pub(super) struct Client {
     connector: Connector,
-    pub(super) options: Options,
+    options: Options,
     entries: RwLock<HashMap<TenantId, Entry>>,
 }
 
@@ -136,15 +136,10 @@ impl Client {
     }
 
     /// One attempt. What was not processed is sent again at once, elsewhere; everything else is the caller's decision.
-    /// A place on a connection is waited for until `place_by`.
-    pub(super) async fn post(
-        &self,
-        credential: &Credential,
-        environment: Environment,
-        message: &Message,
-        place_by: Instant,
-    ) -> Reply {
-        let deadline = Instant::now() + self.options.timeout;
+    pub(super) async fn post(&self, credential: &Credential, environment: Environment, message: &Message) -> Reply {
+        let now = Instant::now();
+        // who gets room at the last moment would only make its outcome unknown
+        let (place_by, deadline) = (now + self.options.timeout.mul_f64(0.75), now + self.options.timeout);
         let pool = match environment {
             Environment::Production => &credential.production,
             Environment::Sandbox => &credential.sandbox,
