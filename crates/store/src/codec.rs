@@ -133,8 +133,11 @@ pub(crate) fn decode_profile(json: &str, written_at: Timestamp) -> Result<Profil
 /// The channel with the SHA-256 of an address, in hex: a name for it where the address itself must not show.
 pub(crate) fn address_key(channel: Channel, address: &Address) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, address.expose().as_bytes());
-    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{channel}:{hex}")
+    // asked for with every delivery: one string, not one for each byte
+    let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or_default();
+    let mut key = format!("{channel}:");
+    key.extend(digest.as_ref().iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
+    key
 }
 
 /// Preferences as JSON.
