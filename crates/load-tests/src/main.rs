@@ -29,6 +29,10 @@ use crate::{
     rows::{Outcomes, ROWS, Row},
 };
 
+/// The product's, so that what is compared has the same.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How fast Carillon is, as a ratio to the raw parts that it is made of.
 ///
 /// Ends with 1 if a row misses its number or cannot be measured.
