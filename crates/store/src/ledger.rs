@@ -35,7 +35,7 @@ pub enum Claim {
     Settled(Settled),
 }
 
-/// How a delivery ended: the encoded delivery with its whole history, so that the final event can be published again.
+/// How a delivery ended: the final event with its whole history, as it is published, and again if need be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settled(pub bytes::Bytes);
 

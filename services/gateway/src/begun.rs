@@ -12,8 +12,8 @@ pub(crate) type Begun = Arc<Mutex<HashMap<DeliveryId, bool>>>;
 
 /// Marks a delivery as being sent by this process. Dropped before it is `over`, by a panic for instance, it is remembered as
 /// begun: its outcome is unknown.
-pub(crate) struct Sending<'a> {
-    begun: &'a Begun,
+pub(crate) struct Sending {
+    begun: Begun,
     id: DeliveryId,
     /// This process has begun it before, and broke off.
     pub(crate) again: bool,
@@ -21,16 +21,16 @@ pub(crate) struct Sending<'a> {
     pub(crate) over: bool,
 }
 
-impl<'a> Sending<'a> {
+impl Sending {
     /// `None` while somebody is at it.
-    pub(crate) fn begin(begun: &'a Begun, id: DeliveryId) -> Option<Self> {
+    pub(crate) fn begin(begun: &Begun, id: DeliveryId) -> Option<Self> {
         let before = begun.lock().unwrap_or_else(PoisonError::into_inner).insert(id, true);
         // made only if it is ours: dropping another's would take its mark away
-        (before != Some(true)).then(|| Self { begun, id, again: before.is_some(), over: false })
+        (before != Some(true)).then(|| Self { begun: begun.clone(), id, again: before.is_some(), over: false })
     }
 }
 
-impl Drop for Sending<'_> {
+impl Drop for Sending {
     fn drop(&mut self) {
         let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
         if self.over {

@@ -5,7 +5,9 @@ pub mod guard;
 pub mod metrics;
 
 mod begun;
+mod ends;
 mod gone;
+mod patience;
 mod reopen;
 mod send;
 mod stage;
@@ -16,6 +18,7 @@ use bus::{consume::ConsumeSettings, dead::DeadLetters, topic};
 use domain::{Channel, Lane, RetryPolicy};
 use service_kit::{Kit, Need, Problems, Reader, Section, Uses};
 use store::cluster::Store;
+use tokio::sync::mpsc;
 
 /// The settings of `[gateway]`.
 pub const SETTINGS: Section = Section {
@@ -34,29 +37,42 @@ pub fn run(kit: &Kit, channel: Channel) -> Result<(), Problems> {
 /// The same, through a provider of the caller's own.
 pub fn run_with(kit: &Kit, channel: Channel, provider: Arc<dyn channels::Provider>) -> Result<(), Problems> {
     let Options { permits, policy, timeout } = kit.settings.read(|r| read(r, channel))?;
-    let stage = Arc::new(stage::Gateway {
-        sender: Arc::new(send::Sender {
+    // an owner renews its claim before each attempt; silent for longer than an attempt and a wait, it is gone
+    let lease = if kit.exclusive { Duration::ZERO } else { timeout + policy.cap + send::MARGIN };
+    let begun = begun::Begun::default();
+    for lane in Lane::ALL {
+        let (ends, ended) = mpsc::channel(permits);
+        let stage = stage::Gateway {
+            sender: send::Sender {
+                channel,
+                provider: provider.clone(),
+                policy,
+                lease,
+                owner: kit.owner,
+                config: kit.config.clone(),
+                users: kit.stores.users.clone(),
+                ledger: kit.stores.ledger.clone(),
+                dead: DeadLetters::new(kit.log.clone(), &kit.topics, topic::Stage::Gateway),
+                begun: begun.clone(),
+                ends,
+                shutdown: kit.shutdown.clone(),
+            },
+        };
+        let ends = ends::Ends {
             channel,
-            provider,
-            policy,
-            // an owner renews its claim before each attempt; silent for longer than an attempt and a wait, it is gone
-            lease: if kit.exclusive { Duration::ZERO } else { timeout + policy.cap + send::MARGIN },
             owner: kit.owner,
+            lease,
+            ledger: kit.stores.ledger.clone(),
             log: kit.log.clone(),
             status: kit.topics.status(),
-            config: kit.config.clone(),
-            users: kit.stores.users.clone(),
-            ledger: kit.stores.ledger.clone(),
-            dead: DeadLetters::new(kit.log.clone(), &kit.topics, topic::Stage::Gateway),
-            begun: begun::Begun::default(),
-            shutdown: kit.shutdown.clone(),
-        }),
-    });
-    for lane in Lane::ALL {
-        let group = kit.topics.group(format_args!("gateway.{channel}.{lane}"));
+        };
+        let name = format!("gateway.{channel}.{lane}");
+        // it ends with the loop, which has the stage
+        kit.spawn(&format!("{name}.ends"), ends.run(ended));
+        let group = kit.topics.group(format_args!("{name}"));
         let settings =
             ConsumeSettings { permits, ..ConsumeSettings::new(group, vec![kit.topics.deliveries(channel, lane)]) };
-        kit.consume(&format!("gateway.{channel}.{lane}"), stage.clone(), topic::Stage::Gateway, settings);
+        kit.consume(&name, Arc::new(stage), topic::Stage::Gateway, settings);
     }
     Ok(())
 }

@@ -3,22 +3,22 @@
 //! The word is a step in the record's own history (`queued`, `redriven`, with the time of the request), so a record that is
 //! read again, or a request that is made twice, does nothing more: the claim has ended with that step in it.
 
-use domain::{Delivery, DeliveryId, Reason, State, Timestamp};
+use domain::{Delivery, DeliveryId, DeliveryStatus, Reason, State, Status, Timestamp};
 use store::{ClaimRequest, Settled};
 use wire::Record as _;
 
-use crate::send::Sender;
+use crate::{patience::until_answered, send::Sender};
 
 impl Sender {
     /// Opens the claim again if the record bears a word that its end has not heard: `Some(true)`. `Some(false)`: somebody
     /// else was quicker. `None`: the end stands.
     pub(crate) async fn reopen(&self, delivery: &mut Delivery, settled: &Settled) -> Option<bool> {
-        let end = Delivery::decode(&settled.0).ok()?;
+        let Status::Delivery(end) = Status::decode(&settled.0).ok()? else { return None };
         let word = delivery.history.redriven_at().filter(|_| may_reopen(delivery, &end))?;
         // the end knows of attempts that whoever gave the word may not have heard of
         delivery.history = end.history;
         delivery.history.reached(word, State::Queued, Some(Reason::Redriven));
-        Some(self.until_answered("open a claim again", || self.open_again(delivery.id, settled)).await)
+        Some(until_answered("open a claim again", || self.open_again(delivery.id, settled)).await)
     }
 
     async fn open_again(&self, delivery: DeliveryId, settled: &Settled) -> Result<bool, store::StoreError> {
@@ -27,6 +27,6 @@ impl Sender {
     }
 }
 
-fn may_reopen(delivery: &Delivery, end: &Delivery) -> bool {
-    end.state().may_become(State::Queued) && delivery.history.redriven_at() > end.history.redriven_at()
+fn may_reopen(delivery: &Delivery, end: &DeliveryStatus) -> bool {
+    end.state.may_become(State::Queued) && delivery.history.redriven_at() > end.history.redriven_at()
 }

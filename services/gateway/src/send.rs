@@ -6,27 +6,29 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bus::{Config, Headers, Log, Outgoing, consume::Work, dead::DeadLetters, topic};
+use bus::{Config, config::Snapshot, consume::Work, dead::DeadLetters};
 use domain::{
     Attempt, Channel, Delivery, DeliveryId, Outcome, Policy, Reason, RetryPolicy, State, Status, Timestamp, User,
     decide::may_still_send,
 };
-use store::{Claim, ClaimRequest, Ledger, Settled, UserKey, Users, users::Found};
-use tokio::time::Instant;
+use store::{Claim, ClaimRequest, Ledger, Settled, StoreError, UserKey, Users, users::Found};
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use wire::Record as _;
 
 use crate::{
     begun::{Begun, Sending},
     channels::{Answer, Provider},
+    ends::{Ended, Fresh},
     gone::is_alive,
     metrics,
+    patience::{DOWN, until_answered},
 };
 
-/// Between two attempts to reach a store or the log.
-const DOWN: Duration = Duration::from_secs(1);
 /// Added to a lease, for clocks that differ and a store that is slow.
 pub(crate) const MARGIN: Duration = Duration::from_secs(2);
+/// Who has waited longer than that for room asks again who may be reached.
+const FRESH: Duration = Duration::from_millis(20);
 
 pub(crate) struct Sender {
     pub(crate) channel: Channel,
@@ -35,14 +37,14 @@ pub(crate) struct Sender {
     /// How long another process's open claim is respected.
     pub(crate) lease: Duration,
     pub(crate) owner: u128,
-    pub(crate) log: Arc<dyn Log>,
-    pub(crate) status: Arc<str>,
     pub(crate) config: Config,
     pub(crate) users: Arc<dyn Users>,
     pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) dead: DeadLetters,
-    /// Shared by its loops.
+    /// Shared by the loops of its channel.
     pub(crate) begun: Begun,
+    /// Takes what has ended; there is a place for everything that is in flight.
+    pub(crate) ends: mpsc::Sender<Ended>,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -62,113 +64,104 @@ enum End {
     LeftOpen,
 }
 
+/// Why no request was made.
+enum Unsent {
+    NotWanted(State, Reason),
+    LeftOpen,
+}
+
+/// A request that was made.
+struct Asked {
+    at: Timestamp,
+    took: Duration,
+    answer: Answer,
+}
+
 impl Sender {
     /// Takes a delivery to its end, or leaves its record to be handed out again.
-    pub(crate) async fn carry_out(
-        &self,
-        Item { mut delivery, work }: Item,
-        user: Found,
-        claim: Claim,
-        gone: Option<Timestamp>,
-    ) {
-        let (id, begun) = (delivery.id, Instant::now());
+    pub(crate) async fn carry_out(&self, mut item: Box<Item>, user: Found, claim: Claim, gone: Option<Timestamp>) {
+        let (id, begun) = (item.delivery.id, Instant::now());
         let claim = match claim {
-            Claim::Settled(settled) => match self.reopen(&mut delivery, &settled).await {
+            // what is rare is kept apart: hundreds of these are in hand at once
+            Claim::Settled(settled) => match Box::pin(self.reopen(&mut item.delivery, &settled)).await {
                 Some(true) => Claim::Granted,
-                Some(false) => return work.ack.retry(Duration::from_millis(100)),
-                None => return self.publish_again(settled, work).await,
+                Some(false) => return item.work.ack.retry(Duration::from_millis(100)),
+                None => return Box::pin(self.tell_again(id, settled, item.work)).await,
             },
             claim => claim,
         };
-        let user = match user {
+        let mut user = match user {
             Ok(user) => user,
             Err(error) => {
                 tracing::error!(%error, "cannot read a user, whose records wait");
-                return work.ack.retry(DOWN);
+                return item.work.ack.retry(DOWN);
             }
         };
         let Some(mut sending) = Sending::begin(&self.begun, id) else {
             // an earlier assignment of the same partition still sends it
-            return work.ack.retry(Duration::from_millis(100));
+            return item.work.ack.retry(Duration::from_millis(100));
         };
         match claim {
             Claim::Open { owner, at } if owner != self.owner => {
                 if let Err(wait) = self.take_over(id, owner, at).await {
                     sending.over = true;
-                    return work.ack.retry(wait);
+                    return item.work.ack.retry(wait);
                 }
-                unanswered(&mut delivery, "the gateway that claimed it is gone");
+                unanswered(&mut item.delivery, "the gateway that claimed it is gone");
             }
             // ours from before; whoever was at it may have come to the end since we asked
             Claim::Open { .. } => match self.settled(id).await {
                 Some(settled) => {
                     sending.over = true;
-                    return self.publish_again(settled, work).await;
+                    return Box::pin(self.tell_again(id, settled, item.work)).await;
                 }
-                None if sending.again => unanswered(&mut delivery, "the gateway broke off"),
+                None if sending.again => unanswered(&mut item.delivery, "the gateway broke off"),
                 None => {}
             },
-            Claim::Granted if sending.again => unanswered(&mut delivery, "the gateway broke off"),
+            Claim::Granted if sending.again => unanswered(&mut item.delivery, "the gateway broke off"),
             Claim::Granted | Claim::Settled(_) => {}
         }
-        match self.attempt_until_end(&mut delivery, &work.record.headers, user, gone).await {
+        match self.attempt_until_end(&mut item, &mut user, gone).await {
             End::Reached => {}
             End::GivenUp(code) => {
-                let why = last_answer(&delivery);
-                self.until_answered("write a dead letter", || self.dead.bury(&work.record, code, &why)).await;
+                let why = last_answer(&item.delivery);
+                let bury = || self.dead.bury(&item.work.record, code, &why);
+                Box::pin(until_answered("write a dead letter", bury)).await;
             }
             End::LeftOpen => {
                 // what is not known must not be forgotten: then the claim stays, and whoever reads it next knows as little
-                if !delivery.history.has_unknown() {
+                if !item.delivery.history.has_unknown() {
                     self.release(id).await;
                     sending.over = true;
                 }
-                return work.ack.retry(DOWN);
+                return item.work.ack.retry(DOWN);
             }
         }
-        self.settle(&delivery).await;
-        sending.over = true;
-        // whoever took longer than its lease may have been taken over: then another end stands, and that one is told
-        if !self.lease.is_zero()
-            && begun.elapsed() > self.lease
-            && let Some(settled) = self.settled(id).await
-        {
-            return self.publish_again(settled, work).await;
-        }
-        let last = delivery.history.last();
-        metrics::ended(self.channel, delivery.state(), last.and_then(|s| s.reason));
-        self.publish(&delivery, work).await;
+        let Item { delivery, work } = *item;
+        let (state, reason) = (delivery.state(), delivery.history.last().and_then(|s| s.reason));
+        let event = Status::Delivery(delivery.status()).encode();
+        self.end(Ended { delivery: id, event, fresh: Some(Fresh { state, reason, sending, begun }), work });
     }
 
-    /// Attempts as the policy has them; before each one it asks whether the delivery is still wanted.
-    async fn attempt_until_end(
-        &self,
-        delivery: &mut Delivery,
-        headers: &Headers,
-        mut user: Option<User>,
-        gone: Option<Timestamp>,
-    ) -> End {
+    /// Attempts as the policy has them.
+    async fn attempt_until_end(&self, item: &mut Item, user: &mut Option<User>, gone: Option<Timestamp>) -> End {
+        let Item { delivery, work } = item;
         delivery.provider = Some(self.provider.name().to_owned());
         if let Some(gone) = gone.filter(|gone| !is_alive(delivery, *gone)) {
             // another user may have it too, or whoever learnt it died before it was taken out
-            self.address_gone(delivery, gone).await;
+            Box::pin(self.address_gone(delivery, gone)).await;
             return not_sent(delivery, State::Suppressed, Reason::AddressGone);
         }
         loop {
-            let account = {
-                let snapshot = self.config.snapshot();
-                let category = delivery.category.as_ref().and_then(|c| snapshot.category(&delivery.tenant, c));
-                let policy = Policy { opt_in: category.is_some_and(|c| c.opt_in) };
-                if let Err((state, reason)) = may_still_send(delivery, user.as_ref(), policy, Timestamp::now()) {
-                    return not_sent(delivery, state, reason);
-                }
-                snapshot.account(&delivery.tenant, self.channel).cloned()
-            };
-            let (number, asked_at, begun) = (delivery.history.attempts() + 1, Timestamp::now(), Instant::now());
-            let Answer { outcome, detail } = self.provider.send(delivery, account.as_ref()).await;
-            let took = begun.elapsed();
+            let Asked { at: asked_at, took, answer: Answer { outcome, detail } } =
+                match self.attempt(delivery, user).await {
+                    Ok(asked) => asked,
+                    Err(Unsent::NotWanted(state, reason)) => return not_sent(delivery, state, reason),
+                    Err(Unsent::LeftOpen) => return End::LeftOpen,
+                };
+            let number = delivery.history.attempts() + 1;
             metrics::attempt(self.channel, &outcome, took);
-            bus::trace::attempted(headers, self.provider.name(), delivery, number, &outcome, took);
+            bus::trace::attempted(&work.record.headers, self.provider.name(), delivery, number, &outcome, took);
             let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
             let attempt = Attempt::new(number, &outcome, &detail, took_ms);
             let now = Timestamp::now();
@@ -181,7 +174,7 @@ impl Sender {
                 Outcome::Unknown => None,
                 Outcome::AddressGone { since } => {
                     // before the end is recorded: whoever finds it ended does not come here again
-                    self.address_gone(delivery, since.unwrap_or(asked_at)).await;
+                    Box::pin(self.address_gone(delivery, since.unwrap_or(asked_at))).await;
                     return fail(delivery, attempt, Reason::AddressGone);
                 }
                 Outcome::Rejected(reason) => return fail(delivery, attempt, reason),
@@ -195,35 +188,81 @@ impl Sender {
                 return End::GivenUp("retries_exhausted");
             };
             delivery.history.attempted(now, State::Deferred, None, attempt);
-            user = match self.wait_and_ask_again(delivery, wait).await {
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                // nothing is under way: the next owner can go on at once
+                () = self.shutdown.cancelled() => return End::LeftOpen,
+            }
+            *user = match self.ask_again(delivery).await {
                 Some(user) => user,
                 None => return End::LeftOpen,
             };
         }
     }
 
-    /// Waits, renews the claim and looks the user up again. `None`: leave the delivery to whoever reads it next.
-    async fn wait_and_ask_again(&self, delivery: &Delivery, wait: Duration) -> Option<Option<User>> {
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            // nothing is under way: the next owner can go on at once
-            () = self.shutdown.cancelled() => return None,
+    /// One request, as soon as there is room for it. Waiting for that is no attempt, however long it takes; whether the
+    /// delivery is still wanted is asked before it, so that nothing waits in vain, and after it, right before the request.
+    async fn attempt(&self, delivery: &Delivery, user: &mut Option<User>) -> Result<Asked, Unsent> {
+        loop {
+            let (snapshot, begun) = (self.config.snapshot(), Instant::now());
+            self.still_wanted(&snapshot, delivery, user.as_ref())?;
+            let account = snapshot.account(&delivery.tenant, self.channel);
+            let ready = tokio::select! {
+                biased;
+                ready = self.provider.ready(delivery, account) => ready,
+                () = self.shutdown.cancelled() => return Err(Unsent::LeftOpen),
+            };
+            if let Ok(request) = ready
+                && self.is_current(begun, delivery, user).await?
+            {
+                let (at, begun) = (Timestamp::now(), Instant::now());
+                let answer = request.await;
+                return Ok(Asked { at, took: begun.elapsed(), answer });
+            }
+            *user = self.ask_again(delivery).await.ok_or(Unsent::LeftOpen)?;
         }
+    }
+
+    /// Asks once more whether the delivery is still wanted if that was long before now. `false`: nobody can say.
+    async fn is_current(&self, asked: Instant, delivery: &Delivery, user: &mut Option<User>) -> Result<bool, Unsent> {
+        if asked.elapsed() < FRESH {
+            return Ok(true);
+        }
+        match self.look_up(delivery).await {
+            Ok(found) => *user = found,
+            Err(error) => {
+                tracing::warn!(%error, "cannot look a user up right before sending, the place is given away");
+                return Ok(false);
+            }
+        }
+        self.still_wanted(&self.config.snapshot(), delivery, user.as_ref()).map(|()| true)
+    }
+
+    fn still_wanted(&self, snapshot: &Snapshot, delivery: &Delivery, user: Option<&User>) -> Result<(), Unsent> {
+        let category = delivery.category.as_ref().and_then(|c| snapshot.category(&delivery.tenant, c));
+        let policy = Policy { opt_in: category.is_some_and(|c| c.opt_in) };
+        may_still_send(delivery, user, policy, Timestamp::now()).map_err(|(state, why)| Unsent::NotWanted(state, why))
+    }
+
+    /// Renews the claim and looks the user up again. `None`: leave the delivery to whoever reads it next.
+    async fn ask_again(&self, delivery: &Delivery) -> Option<Option<User>> {
         let request = ClaimRequest { delivery: delivery.id, owner: self.owner, at: Timestamp::now() };
-        let renewed = self.until_answered("renew a claim", || self.ledger.take_over(&request, self.owner)).await;
+        let renewed = until_answered("renew a claim", || self.ledger.take_over(&request, self.owner)).await;
         if !renewed {
             return None;
         }
-        let Some(key) = UserKey::of(&delivery.tenant, &delivery.recipient) else { return Some(None) };
-        let key = [key];
-        let mut users = self.until_answered("look a user up", || self.users.lookup(&key)).await;
-        Some(users.pop().flatten())
+        Some(until_answered("look a user up", || self.look_up(delivery)).await)
+    }
+
+    async fn look_up(&self, delivery: &Delivery) -> Result<Option<User>, StoreError> {
+        let Some(key) = UserKey::of(&delivery.tenant, &delivery.recipient) else { return Ok(None) };
+        Ok(self.users.lookup(&[key]).await?.pop().flatten())
     }
 
     /// How a delivery with a claim of our own has ended, if it has.
     async fn settled(&self, delivery: DeliveryId) -> Option<Settled> {
         let request = [ClaimRequest { delivery, owner: self.owner, at: Timestamp::now() }];
-        match self.until_answered("ask for a claim", || self.ledger.claim(&request)).await.pop() {
+        match until_answered("ask for a claim", || self.ledger.claim(&request)).await.pop() {
             Some(Claim::Settled(settled)) => Some(settled),
             _ => None,
         }
@@ -253,54 +292,23 @@ impl Sender {
         }
     }
 
-    /// Records the end in the ledger, however long that takes: without it a second run would send again.
-    async fn settle(&self, delivery: &Delivery) {
-        let end = [(delivery.id, Settled(delivery.encode()))];
-        self.until_answered("settle a claim", || self.ledger.settle(&end)).await;
-    }
-
-    /// Asks until there is an answer: what is known about the delivery by now is only here.
-    pub(crate) async fn until_answered<T, E, F>(&self, what: &str, mut ask: impl FnMut() -> F) -> T
-    where
-        E: std::fmt::Display,
-        F: Future<Output = Result<T, E>>,
-    {
-        loop {
-            match ask().await {
-                Ok(answer) => return answer,
-                Err(error) => tracing::warn!(%error, "cannot {what}, trying again"),
-            }
-            tokio::time::sleep(DOWN).await;
-        }
-    }
-
-    /// Publishes the final event and finishes the record; if that fails the record comes back and finds its claim settled.
-    async fn publish(&self, delivery: &Delivery, work: Work) {
-        let event = Status::Delivery(delivery.status()).encode();
-        let key = topic::recipient_key(&delivery.tenant, &delivery.recipient);
-        let record = Outgoing {
-            topic: self.status.clone(),
-            key: Some(key),
-            headers: work.record.headers.handed_on(),
-            value: Some(event),
-        };
-        match self.log.publish(vec![record]).await.into_iter().next() {
-            Some(Ok(_)) => work.ack.done(),
-            Some(Err(error)) => {
-                tracing::warn!(%error, "cannot publish an end, the record waits");
-                work.ack.retry(DOWN);
-            }
-            None => work.ack.retry(DOWN),
-        }
-    }
-
-    async fn publish_again(&self, Settled(bytes): Settled, work: Work) {
-        match Delivery::decode(&bytes) {
-            Ok(delivery) => self.publish(&delivery, work).await,
+    /// Tells an end that stands in the ledger.
+    async fn tell_again(&self, delivery: DeliveryId, Settled(event): Settled, work: Work) {
+        match Status::decode(&event) {
+            Ok(_) => self.end(Ended { delivery, event, fresh: None, work }),
             Err(error) => {
                 let detail = format!("the ledger's entry: {error}");
                 self.dead.bury_or_wait(vec![(work, detail)], "undecodable").await;
             }
+        }
+    }
+
+    fn end(&self, ended: Ended) {
+        use mpsc::error::TrySendError::{Closed, Full};
+        // there is a place for everything that is in flight
+        if let Err(Closed(ended) | Full(ended)) = self.ends.try_send(ended) {
+            tracing::warn!("nobody takes an end, its record waits");
+            ended.work.ack.retry(DOWN);
         }
     }
 }

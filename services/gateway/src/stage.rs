@@ -1,21 +1,19 @@
 //! A batch: who may still be reached, and which deliveries are ours to send, in one round trip each; then every delivery goes
 //! its own way.
 
-use std::{sync::Arc, time::Duration};
-
 use async_trait::async_trait;
 use bus::consume::{Stage, Work};
 use domain::{Delivery, Timestamp};
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use store::{Claim, ClaimRequest, StoreError, UserKey};
 
-use crate::send::{Item, Sender};
-
-/// How long records wait when a store is down.
-const DOWN: Duration = Duration::from_secs(1);
+use crate::{
+    patience::DOWN,
+    send::{Item, Sender},
+};
 
 pub(crate) struct Gateway {
-    pub(crate) sender: Arc<Sender>,
+    pub(crate) sender: Sender,
 }
 
 #[async_trait]
@@ -41,7 +39,7 @@ impl Stage for Gateway {
         let mut sends: FuturesUnordered<_> = items
             .into_iter()
             .zip(users.into_iter().zip(claims).zip(gone))
-            .map(|(item, ((user, claim), gone))| sender.carry_out(item, user, claim, gone))
+            .map(|(item, ((user, claim), gone))| sender.carry_out(Box::new(item), user, claim, gone))
             .collect();
         while sends.next().await.is_some() {}
     }

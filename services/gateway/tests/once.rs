@@ -11,12 +11,14 @@ use std::{
 use async_trait::async_trait;
 use bus::{FollowEvent, Headers, Outgoing, topic};
 use domain::{
-    Address, Channel, Delivery, DeliveryStatus, Lane, Message, Notification, NotificationId, Outcome, Priority, Reason,
-    Recipient, Selector, State, Status, Strategy, Target, TenantId, Timestamp, config::Account,
+    Address, Channel, Contacts, Delivery, DeliveryStatus, Lane, Message, Notification, NotificationId, Outcome,
+    Preferences, Priority, Reason, Recipient, Selector, State, Status, Strategy, Target, TenantId, Timestamp, User,
+    UserId, config::Account,
 };
-use gateway::channels::{Answer, Provider};
+use futures::future::BoxFuture;
+use gateway::channels::{Answer, NoRoom, Provider};
 use service_kit::{Kit, Settings};
-use store::{ClaimRequest, Settled};
+use store::{Change, ClaimRequest, Settled, UserKey};
 use wire::Record as _;
 
 /// Takes everything, but panics over the first requests.
@@ -175,7 +177,7 @@ impl Provider for Slow {
         assert!(self.0.take_over(&other, self.1).await.expect("answered"), "it was ours");
         let mut end = delivery.clone();
         end.history.reached(Timestamp::now(), State::Failed, Some(Reason::ProviderRejected));
-        self.0.settle(&[(delivery.id, Settled(end.encode()))]).await.expect("settled");
+        self.0.settle(&[(delivery.id, Settled(Status::Delivery(end.status()).encode()))]).await.expect("settled");
         tokio::time::sleep(self.2).await;
         Answer { outcome: Outcome::Sent, detail: "taken".into() }
     }
@@ -193,6 +195,100 @@ async fn one_end_is_told_however_slow_a_gateway_was() {
     let slow = Slow(kit.stores.ledger.clone(), kit.owner, Duration::from_millis(2500));
     let events = events_on(kit, Arc::new(slow), vec![delivery()]).await;
     assert_eq!(events[0].state, State::Failed, "the end that stands in the ledger");
+}
+
+/// Has no room so many times; meanwhile something happens.
+struct Full {
+    times: usize,
+    asked: AtomicUsize,
+    sent: AtomicUsize,
+    meanwhile: Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>,
+}
+
+impl Full {
+    fn new(times: usize, meanwhile: impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self { times, asked: AtomicUsize::new(0), sent: AtomicUsize::new(0), meanwhile: Box::new(meanwhile) })
+    }
+}
+
+#[async_trait]
+impl Provider for Full {
+    fn name(&self) -> &'static str {
+        "full"
+    }
+
+    async fn send(&self, _: &Delivery, _: Option<&Account>) -> Answer {
+        self.sent.fetch_add(1, SeqCst);
+        Answer { outcome: Outcome::Sent, detail: "taken".into() }
+    }
+
+    async fn ready<'a>(
+        &'a self,
+        delivery: &'a Delivery,
+        account: Option<&'a Account>,
+    ) -> Result<BoxFuture<'a, Answer>, NoRoom> {
+        (self.meanwhile)().await;
+        if self.asked.fetch_add(1, SeqCst) < self.times { Err(NoRoom) } else { Ok(self.send(delivery, account)) }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_for_room_is_no_attempt() {
+    // more often than there are attempts
+    let provider = Full::new(20, || Box::pin(async {}));
+    let events = events_of(provider.clone(), vec![delivery()]).await;
+    let told: Vec<_> = events[0].history.0.iter().filter_map(|s| s.attempt.as_ref()).map(|a| a.number).collect();
+    assert_eq!((events[0].state, told), (State::Sent, vec![1]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_opts_out_during_the_wait_for_room_gets_nothing() {
+    // without room at first; and with room, after a wait
+    for times in [1, 0] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let settings = Settings::load(&[gateway::SETTINGS], None, []).expect("the defaults are valid");
+        let kit = Kit::embedded(settings, dir.path()).await.expect("a kit");
+        let mut delivery = delivery();
+        let key = UserKey { tenant: delivery.tenant.clone(), user: UserId::parse("ana").expect("a user") };
+        delivery.recipient = Recipient::User(key.user.clone());
+        let now = Timestamp::now();
+        let ana = User {
+            tenant: key.tenant.clone(),
+            id: key.user.clone(),
+            locale: None,
+            time_zone: None,
+            contacts: Contacts::default(),
+            devices: vec![],
+            preferences: Preferences::default(),
+            updated_at: now,
+        };
+        let change = Change { by: "ana".into(), from: "test".into(), at: now };
+        kit.stores.users.put(&ana, &change).await.expect("put");
+        let users = kit.stores.users.clone();
+        let provider = Full::new(times, move || {
+            let (users, key, change) = (users.clone(), key.clone(), Change { at: Timestamp::now(), ..change.clone() });
+            Box::pin(async move {
+                let no = Preferences { all: Some(false), ..Preferences::default() };
+                assert!(users.put_preferences(&key, &no, &change).await.expect("put"), "she is there");
+                // as long as a wait for a connection
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            })
+        });
+        let events = events_on(kit, provider.clone(), vec![delivery]).await;
+        assert_eq!((events[0].state, events[0].reason), (State::Suppressed, Some(Reason::OptedOutAll)));
+        assert_eq!((provider.sent.load(SeqCst), events[0].history.attempts()), (0, 0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_expires_during_the_wait_for_room_is_not_sent() {
+    let mut delivery = delivery();
+    let (within, begun) = (Duration::from_secs(1), tokio::time::Instant::now());
+    delivery.expires_at = Some(Timestamp::now() + within);
+    let provider = Full::new(0, move || Box::pin(tokio::time::sleep_until(begun + 2 * within)));
+    let events = events_of(provider.clone(), vec![delivery]).await;
+    assert_eq!((events[0].state, events[0].reason), (State::Expired, Some(Reason::Expired)));
+    assert_eq!((provider.asked.load(SeqCst), provider.sent.load(SeqCst)), (1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,15 +8,18 @@ mod verdict;
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use domain::{Account, Delivery, Outcome, Reason};
+use domain::{Account, Delivery, Outcome, Reason, Target};
+use futures::future::{BoxFuture, ready};
 use service_kit::{Problems, Reader, Settings};
 
 use self::{
-    client::{Client, DialError, Reply},
+    client::{Client, Credential, DialError, Reply},
     payload::Message,
 };
-use super::{Answer, Provider};
+use super::{Answer, NoRoom, Provider};
 use crate::guard::{ConnectError, Guard, Network, System, parse_network};
+
+const AGAIN: Outcome = Outcome::Transient { retry_after: None };
 
 /// How pushes are sent.
 #[derive(Debug, Clone)]
@@ -79,34 +82,65 @@ impl Provider for Apns {
     }
 
     async fn send(&self, delivery: &Delivery, account: Option<&Account>) -> Answer {
+        match self.ready(delivery, account).await {
+            Ok(request) => request.await,
+            Err(NoRoom) => answer(AGAIN, "no room on a connection in time"),
+        }
+    }
+
+    async fn ready<'a>(
+        &'a self,
+        delivery: &'a Delivery,
+        account: Option<&'a Account>,
+    ) -> Result<BoxFuture<'a, Answer>, NoRoom> {
+        let (credential, message, target) = match self.prepare(delivery, account) {
+            Ok(prepared) => prepared,
+            Err(answer) => return Ok(Box::pin(ready(answer))),
+        };
+        match self.0.place(&credential, target.environment).await {
+            Ok(place) => Ok(Box::pin(async move {
+                read(self.0.post(&credential, place, &message).await, target.address.expose())
+            })),
+            Err(DialError::NoRoom) => Err(NoRoom),
+            Err(error) => Ok(Box::pin(ready(read(Reply::NoPlace(error), "")))),
+        }
+    }
+}
+
+impl Apns {
+    /// What is to be sent, with what and where; or why nothing can be.
+    fn prepare<'a>(
+        &self,
+        delivery: &'a Delivery,
+        account: Option<&Account>,
+    ) -> Result<(Arc<Credential>, Message, &'a Target), Answer> {
         let Some(Account::Apns(account)) = account else {
-            return answer(Outcome::Misconfigured, "the tenant has no apns account");
+            return Err(answer(Outcome::Misconfigured, "the tenant has no apns account"));
         };
         let Some(target) = &delivery.target else {
-            return answer(Outcome::Rejected(Reason::NoAddress), "no address");
+            return Err(answer(Outcome::Rejected(Reason::NoAddress), "no address"));
         };
         let Some(app) = target.app.as_ref().or(account.topic.as_ref()) else {
-            return answer(Outcome::Misconfigured, "the device has no app, and the apns account no topic");
+            return Err(answer(Outcome::Misconfigured, "the device has no app, and the apns account no topic"));
         };
-        let credential = match self.0.credential(&delivery.tenant, account) {
-            Ok(credential) => credential,
-            Err(wrong) => return answer(Outcome::Misconfigured, wrong),
-        };
-        let token = target.address.expose();
-        let message = match Message::new(delivery, token, app) {
-            Ok(message) => message,
-            Err(wrong) => return answer(Outcome::Rejected(Reason::ProviderRejected), wrong),
-        };
-        const AGAIN: Outcome = Outcome::Transient { retry_after: None };
-        match self.0.post(&credential, target.environment, &message).await {
-            Reply::Answered(said) => answer(said.outcome(), said.detail(token)),
-            Reply::NoPlace(DialError::Connect(ConnectError::Forbidden)) => {
-                answer(Outcome::Misconfigured, "the account's base_url leads to a network that is not open")
-            }
-            Reply::NoPlace(error) => answer(AGAIN, error.to_string()),
-            Reply::Unprocessed(what) => answer(AGAIN, what),
-            Reply::Unknown(what) => answer(Outcome::Unknown, what),
+        let credential = self.0.credential(&delivery.tenant, account);
+        let credential = credential.map_err(|wrong| answer(Outcome::Misconfigured, wrong))?;
+        let message = Message::new(delivery, target.address.expose(), app);
+        let message = message.map_err(|wrong| answer(Outcome::Rejected(Reason::ProviderRejected), wrong))?;
+        Ok((credential, message, target))
+    }
+}
+
+/// The verdict; `token` is the device's.
+fn read(reply: Reply, token: &str) -> Answer {
+    match reply {
+        Reply::Answered(said) => answer(said.outcome(), said.detail(token)),
+        Reply::NoPlace(DialError::Connect(ConnectError::Forbidden)) => {
+            answer(Outcome::Misconfigured, "the account's base_url leads to a network that is not open")
         }
+        Reply::NoPlace(error) => answer(AGAIN, error.to_string()),
+        Reply::Unprocessed(what) => answer(AGAIN, what),
+        Reply::Unknown(what) => answer(Outcome::Unknown, what),
     }
 }
 

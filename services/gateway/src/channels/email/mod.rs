@@ -11,17 +11,20 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use domain::{Delivery, Outcome, Reason, channel::email, config::Account};
+use futures::future::{BoxFuture, ready};
 use ipnet::IpNet;
 use service_kit::{Problems, Reader, Settings};
 
 use self::{
     client::Failed,
-    payload::Unsendable,
+    payload::{Mail, Unsendable},
     pool::Pool,
     reply::{Phase, Reply},
 };
-use super::{Answer, Provider};
+use super::{Answer, NoRoom, Provider};
 use crate::guard::{ConnectError, Network, System, parse_network};
+
+const AGAIN: Outcome = Outcome::Transient { retry_after: None };
 
 /// How mail is sent.
 #[derive(Debug, Clone)]
@@ -80,32 +83,56 @@ impl Provider for Email {
     }
 
     async fn send(&self, delivery: &Delivery, account: Option<&Account>) -> Answer {
-        let Some(Account::Email(account)) = account else {
-            return answer(Outcome::Misconfigured, "the tenant has no email account");
+        match self.ready(delivery, account).await {
+            Ok(transaction) => transaction.await,
+            Err(NoRoom) => answer(AGAIN, "all connections to the server are in use"),
+        }
+    }
+
+    async fn ready<'a>(
+        &'a self,
+        delivery: &'a Delivery,
+        account: Option<&'a Account>,
+    ) -> Result<BoxFuture<'a, Answer>, NoRoom> {
+        let (account, mail) = match prepare(delivery, account) {
+            Ok(prepared) => prepared,
+            Err(answer) => return Ok(Box::pin(ready(answer))),
         };
-        let Some(address) = delivery.address() else {
-            return answer(Outcome::Rejected(Reason::NoAddress), "no address");
+        let place = match self.0.place(account).await {
+            Ok(place) => place?,
+            Err(failed) => return Ok(Box::pin(ready(judge(Err(failed), delivery, &[])))),
         };
-        let mail = match payload::mail(delivery, address, account) {
-            Ok(mail) => mail,
-            Err(Unsendable::Content(wrong)) => return answer(Outcome::Rejected(Reason::ProviderRejected), wrong),
-            Err(Unsendable::Account(wrong)) => return answer(Outcome::Misconfigured, format!("account: {wrong}")),
-        };
-        let result = self.0.send(account, &mail).await;
-        judge(result, delivery, &private(&mail.to, account))
+        Ok(Box::pin(async move {
+            let result = self.0.send(place, account, &mail).await;
+            judge(result, delivery, &private(&mail.to, account))
+        }))
+    }
+}
+
+/// What is to be sent and through whom; or why nothing can be.
+fn prepare<'a>(delivery: &Delivery, account: Option<&'a Account>) -> Result<(&'a email::Account, Mail), Answer> {
+    let Some(Account::Email(account)) = account else {
+        return Err(answer(Outcome::Misconfigured, "the tenant has no email account"));
+    };
+    let Some(address) = delivery.address() else {
+        return Err(answer(Outcome::Rejected(Reason::NoAddress), "no address"));
+    };
+    match payload::mail(delivery, address, account) {
+        Ok(mail) => Ok((account, mail)),
+        Err(Unsendable::Content(wrong)) => Err(answer(Outcome::Rejected(Reason::ProviderRejected), wrong)),
+        Err(Unsendable::Account(wrong)) => Err(answer(Outcome::Misconfigured, format!("account: {wrong}"))),
     }
 }
 
 fn judge(result: Result<Reply, Failed>, delivery: &Delivery, private: &[String]) -> Answer {
-    let again = Outcome::Transient { retry_after: None };
     let (phase, reply) = match result {
         Ok(reply) => (Phase::Message, reply),
         Err(Failed::Answered(phase, reply)) => (phase, reply),
-        Err(Failed::Broken(what)) => return answer(again, what),
+        Err(Failed::Broken(what)) => return answer(AGAIN, what),
         Err(Failed::NotConnected(ConnectError::Forbidden)) => {
             return answer(Outcome::Misconfigured, "no SMTP server may be used at this address or port");
         }
-        Err(Failed::NotConnected(error)) => return answer(again, error.to_string()),
+        Err(Failed::NotConnected(error)) => return answer(AGAIN, error.to_string()),
         Err(Failed::Misconfigured(what)) => return answer(Outcome::Misconfigured, what),
         Err(Failed::TooLarge) => {
             let detail = "the message is larger than the server takes";

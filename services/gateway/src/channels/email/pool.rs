@@ -27,7 +27,10 @@ use super::{
     payload::Mail,
     reply::{Phase, Reply},
 };
-use crate::guard::{ConnectError, Network};
+use crate::{
+    channels::NoRoom,
+    guard::{ConnectError, Network},
+};
 
 /// For a goodbye.
 const QUIT: Duration = Duration::from_secs(1);
@@ -50,6 +53,13 @@ struct Site {
     resting: Mutex<VecDeque<(Instant, Connection)>>,
 }
 
+/// Room for a transaction.
+pub(super) struct Place {
+    begun: Instant,
+    site: Arc<Site>,
+    slot: OwnedSemaphorePermit,
+}
+
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -59,16 +69,22 @@ impl Pool {
         Arc::new(Self { options, network, sites: Mutex::default(), is_swept: AtomicBool::new(false) })
     }
 
-    /// One transaction. Half of the time is for a connection and the envelope: the message leaves only if its answer can be
-    /// waited for.
-    pub(super) async fn send(self: &Arc<Self>, account: &Account, mail: &Mail) -> Result<Reply, Failed> {
+    /// A place for a transaction, once a connection is not in use or may be opened. The attempt's time begins here, and half
+    /// of it is for that, for a connection and the envelope: the message leaves only if its answer can be waited for.
+    pub(super) async fn place(self: &Arc<Self>, account: &Account) -> Result<Result<Place, NoRoom>, Failed> {
         let begun = Instant::now();
-        let (half, whole) = (begun + self.options.timeout / 2, begun + self.options.timeout);
         let site = self.site(account)?;
-        let slot = match timeout_at(half, site.slots.clone().acquire_owned()).await {
+        let slot = match timeout_at(begun + self.options.timeout / 2, site.slots.clone().acquire_owned()).await {
             Ok(Ok(slot)) => slot,
-            _ => return Err(Failed::Broken("all connections to the server are in use")),
+            _ => return Ok(Err(NoRoom)),
         };
+        Ok(Ok(Place { begun, site, slot }))
+    }
+
+    /// One transaction.
+    pub(super) async fn send(&self, place: Place, account: &Account, mail: &Mail) -> Result<Reply, Failed> {
+        let Place { begun, site, slot } = place;
+        let (half, whole) = (begun + self.options.timeout / 2, begun + self.options.timeout);
         let rested = locked(&site.resting).pop_back();
         let is_rested = rested.is_some();
         let mut connection = match rested {

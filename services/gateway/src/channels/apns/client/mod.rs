@@ -17,7 +17,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 use self::{
     connection::{Lost, Target},
-    pool::Pool,
+    pool::{Pool, Slot},
 };
 use super::{
     Options,
@@ -36,6 +36,7 @@ pub(super) enum DialError {
     Connect(ConnectError),
     NoTls,
     NoHttp2,
+    NoConnection,
     NoRoom,
 }
 
@@ -45,6 +46,7 @@ impl fmt::Display for DialError {
             Self::Connect(error) => error.fmt(f),
             Self::NoTls => f.write_str("no TLS connection"),
             Self::NoHttp2 => f.write_str("no HTTP/2 on the connection"),
+            Self::NoConnection => f.write_str("no connection in time"),
             Self::NoRoom => f.write_str("no room on a connection in time"),
         }
     }
@@ -67,6 +69,14 @@ pub(super) struct Credential {
     tokens: Option<Tokens>,
     production: Arc<Pool>,
     sandbox: Arc<Pool>,
+}
+
+/// Where and until when an attempt can be made.
+pub(super) struct Place {
+    slot: Slot,
+    /// Another place is waited for until then.
+    until: Instant,
+    deadline: Instant,
 }
 
 struct Entry {
@@ -135,20 +145,30 @@ impl Client {
         Ok(Credential { tokens, production, sandbox })
     }
 
-    /// One attempt. What was not processed is sent again at once, elsewhere; everything else is the caller's decision.
-    pub(super) async fn post(&self, credential: &Credential, environment: Environment, message: &Message) -> Reply {
+    /// A place for a request, once there is room. The attempt's time begins here.
+    pub(super) async fn place(&self, credential: &Credential, environment: Environment) -> Result<Place, DialError> {
         let now = Instant::now();
         // who gets room at the last moment would only make its outcome unknown
-        let (place_by, deadline) = (now + self.options.timeout.mul_f64(0.75), now + self.options.timeout);
+        let (until, deadline) = (now + self.options.timeout.mul_f64(0.75), now + self.options.timeout);
         let pool = match environment {
             Environment::Production => &credential.production,
             Environment::Sandbox => &credential.sandbox,
         };
+        Ok(Place { slot: pool.slot(None, until).await?, until, deadline })
+    }
+
+    /// One attempt. What was not processed is sent again at once, elsewhere; everything else is the caller's decision.
+    pub(super) async fn post(&self, credential: &Credential, place: Place, message: &Message) -> Reply {
+        let Place { slot, until, deadline } = place;
+        let (pool, mut slot) = (slot.pool.clone(), Some(slot));
         let (mut again, mut avoid, mut renewed, mut moved) = (AGAIN, None, None, false);
         loop {
-            let slot = match pool.slot(avoid, place_by).await {
-                Ok(slot) => slot,
-                Err(error) => return Reply::NoPlace(error),
+            let slot = match slot.take() {
+                Some(slot) => slot,
+                None => match pool.slot(avoid, until).await {
+                    Ok(slot) => slot,
+                    Err(error) => return Reply::NoPlace(error),
+                },
             };
             let now = Timestamp::now().as_second();
             let token = match credential.tokens.as_ref().map(|t| renewed.clone().or_else(|| t.current(now))) {

@@ -52,7 +52,7 @@ struct State {
 /// A place on a connection, given back when it is dropped.
 pub(super) struct Slot {
     connection: Arc<Connection>,
-    pool: Arc<Pool>,
+    pub(super) pool: Arc<Pool>,
 }
 
 enum Take {
@@ -97,7 +97,9 @@ impl Pool {
                 }
             }
         };
-        timeout_at(deadline, waiting).await.unwrap_or(Err(DialError::NoRoom))
+        // where there is no connection at all it is not our own requests that are waited for
+        let in_vain = || Err(if self.connections() > 0 { DialError::NoRoom } else { DialError::NoConnection });
+        timeout_at(deadline, waiting).await.unwrap_or_else(|_| in_vain())
     }
 
     fn take(self: &Arc<Self>, avoid: Option<u64>, seen: &mut Option<u64>) -> Take {
