@@ -3,24 +3,15 @@
 
 use std::time::Duration;
 
-use domain::{Channel, State, Timestamp};
+use domain::{State, Timestamp};
 
 use super::{Case, paused};
 use crate::evidence::{Delivery, Reception};
 
-/// A change reaches everybody within it who is not about to send.
+/// A change reaches everybody within it.
 const OPT_OUT: Duration = Duration::from_secs(3);
 /// From the last look at the clock until a request has arrived, on a machine that is busy.
 const EXPIRY: Duration = Duration::from_secs(2);
-
-/// Whoever has asked may wait so long for a place on a connection: a part of the time-outs in `installation.rs`.
-const fn place(channel: Channel) -> Duration {
-    match channel {
-        Channel::Webhook => Duration::ZERO,
-        Channel::Apns => Duration::from_millis(2_250),
-        Channel::Email => Duration::from_secs(10),
-    }
-}
 
 impl Case<'_> {
     pub(super) fn sent_is_received(&mut self) {
@@ -69,7 +60,7 @@ impl Case<'_> {
             let heard =
                 opt_outs.filter(|o| o.user == d.user && o.category.is_none_or(|c| d.category.as_deref() == Some(c)));
             if let Some(said) = heard.map(|o| o.confirmed).min()
-                && let Some(late) = self.late(said, r.at, OPT_OUT + place(d.channel))
+                && let Some(late) = self.late(said, r.at, OPT_OUT)
             {
                 self.fail(3, format!("{}: sent {late:?} after the opt-out was confirmed at {said}", self.about(d)));
             }
