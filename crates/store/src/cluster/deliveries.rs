@@ -14,7 +14,7 @@ use super::{
 use crate::{
     Balance, Deliveries, DeliveryQuery, Document, IndexError, NotificationView, Page, StoreError, codec,
     cursor::{Cursor, LAST},
-    words,
+    words::{self, Asked},
 };
 
 /// Most bytes of one bulk request, give or take a document.
@@ -244,8 +244,15 @@ fn search(tenant: &TenantId, query: &DeliveryQuery, after: Option<&Cursor>, limi
     if let Some(key) = query.template.as_ref().filter(|t| !t.contains('@')) {
         filter.push(json!({ "prefix": { "template": format!("{key}@") } }));
     }
-    for word in query.q.iter().flat_map(|q| words::asked(q)) {
-        filter.push(json!({ "term": { "words": word } }));
+    let term = |word: &str| json!({ "term": { "words": word } });
+    for asked in query.q.iter().flat_map(|q| words::asked(q)) {
+        filter.push(match asked {
+            Asked::Word(word) => term(&word),
+            Asked::Id { whole, parts } => {
+                let parts: Vec<_> = parts.iter().map(|part| term(part)).collect();
+                json!({ "bool": { "should": [term(&whole), { "bool": { "filter": parts } }] } })
+            }
+        });
     }
     let mut body = json!({
         "size": limit + 1,

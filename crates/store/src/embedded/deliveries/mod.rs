@@ -15,7 +15,8 @@ use uuid::Uuid;
 use super::file::{File, cutoff, cutoff_at, give_space_back, parsed, slice};
 use crate::{
     Balance, Deliveries, DeliveryQuery, Document, IndexError, NotificationView, Page, StoreError, codec,
-    cursor::Cursor, words,
+    cursor::Cursor,
+    words::{self, Asked},
 };
 
 /// Most deliveries that are shown with their notification.
@@ -179,8 +180,22 @@ fn select(tenant: &TenantId, query: &DeliveryQuery, after: Option<Cursor>, limit
 
 /// The tenant is a word, too, so that what others have is not even counted.
 fn question(tenant: &TenantId, q: &str) -> String {
-    let words = words::asked(q).into_iter().map(|word| format!(" AND words : \"{word}\""));
-    format!("tenant : \"{tenant}\"{}", words.collect::<String>())
+    let mut question = format!("tenant : \"{tenant}\"");
+    for asked in words::asked(q) {
+        question.push_str(" AND ");
+        question.push_str(&match asked {
+            Asked::Word(word) => term(&word),
+            Asked::Id { whole, parts } => {
+                let parts: Vec<_> = parts.iter().map(|part| term(part)).collect();
+                format!("({} OR ({}))", term(&whole), parts.join(" AND "))
+            }
+        });
+    }
+    question
+}
+
+fn term(word: &str) -> String {
+    format!("words : \"{word}\"")
 }
 
 fn balance(db: &Connection, tenant: Option<&str>, since: i64, until: i64) -> rusqlite::Result<Vec<Balance>> {
