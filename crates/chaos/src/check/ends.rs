@@ -61,6 +61,10 @@ impl Case<'_> {
                 Some(_) => {}
             }
         }
+        let mut shown = BTreeSet::new();
+        for d in self.evidence.index.iter().filter(|d| !shown.insert(d.id.as_str())) {
+            self.fail(1, format!("{} is in the index twice", self.about(d)));
+        }
         let unsaid = self.evidence.index.iter().filter(|d| !self.events.contains_key(d.id.as_str()));
         for d in unsaid.collect::<Vec<_>>() {
             self.fail(1, format!("{} is in the index and not on `status`", self.about(d)));

@@ -124,6 +124,10 @@ fn claim_1_what_is_missing_open_twice_or_contradicted() {
     assert!(found(&e).iter().any(|v| v.claim == 1 && v.what.contains("has not ended")), "{:#?}", found(&e));
 
     let mut e = good();
+    e.index.insert(0, delivery("d1", "n1", 5, State::Sent, None));
+    only(&found(&e), 1, "in the index twice");
+
+    let mut e = good();
     e.events.push(delivery("d1", "n1", 5, State::Failed, None));
     e.events.push(e.index[0].clone());
     assert!(
