@@ -16,6 +16,9 @@ pub struct Policy {
 pub struct Plan {
     /// When it was decided.
     pub at: Timestamp,
+    /// When the notification was taken over. An event that is published twice has two such times; the one that was decided over
+    /// counts.
+    pub accepted_at: Timestamp,
     /// At least one.
     pub lines: Vec<Planned>,
 }
@@ -62,7 +65,7 @@ pub fn decide(n: &Notification, user: Option<&User>, policy: Policy, now: Timest
             lines.push(line);
         }
     }
-    Plan { at: now, lines }
+    Plan { at: now, accepted_at: n.accepted_at, lines }
 }
 
 fn on_channel(n: &Notification, user: Option<&User>, policy: Policy, now: Timestamp, channel: Channel) -> Vec<Planned> {

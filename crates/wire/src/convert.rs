@@ -237,7 +237,11 @@ impl From<&Plan> for proto::Decision {
                 ..proto::Line::default()
             },
         };
-        Self { at_us: plan.at.as_microsecond(), lines: plan.lines.iter().map(line).collect() }
+        Self {
+            at_us: plan.at.as_microsecond(),
+            accepted_at_us: plan.accepted_at.as_microsecond(),
+            lines: plan.lines.iter().map(line).collect(),
+        }
     }
 }
 
@@ -248,7 +252,11 @@ impl TryFrom<proto::Decision> for Plan {
             return field("lines", Err("empty".into()));
         }
         let lines = decision.lines.into_iter().map(planned).collect::<Result<_, _>>()?;
-        Ok(Self { at: time("at_us", decision.at_us)?, lines })
+        Ok(Self {
+            at: time("at_us", decision.at_us)?,
+            accepted_at: time("accepted_at_us", decision.accepted_at_us)?,
+            lines,
+        })
     }
 }
 

@@ -44,7 +44,8 @@ fn a_decision_comes_back_whole() {
         Planned::Send { channel: Channel::Webhook, target: hook, locale: None },
         Planned::End { channel: Channel::Email, state: State::Suppressed, reason: Reason::NoAddress },
     ];
-    let plan = Plan { at: "2026-11-21T09:00:00.123456Z".parse().expect("time"), lines };
+    let time = |text: &str| text.parse::<Timestamp>().expect("time");
+    let plan = Plan { at: time("2026-11-21T09:00:00.123456Z"), accepted_at: time("2026-11-21T08:59:59.5Z"), lines };
     assert_eq!(Plan::decode(&plan.encode()).expect("decodes"), plan);
     let nothing = Plan { lines: vec![], ..plan };
     assert!(Plan::decode(&nothing.encode()).expect_err("a decision says something").to_string().contains("lines"));

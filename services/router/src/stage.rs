@@ -135,7 +135,11 @@ impl Router {
         for (decided, stood) in decided.into_iter().zip(stood) {
             match stood.map(|plan| Plan::decode(&plan.0)) {
                 None => standing.push(decided),
-                Some(Ok(plan)) => standing.push(Decided { plan, ..decided }),
+                Some(Ok(plan)) => {
+                    let mut decided = Decided { plan, ..decided };
+                    decided.item.notification.accepted_at = decided.plan.accepted_at;
+                    standing.push(decided);
+                }
                 Some(Err(error)) => unreadable.push((decided.item.work, format!("the ledger's entry: {error}"))),
             }
         }
