@@ -8,6 +8,7 @@ use rusqlite::{ErrorCode, OptionalExtension as _, Row, Transaction, params};
 use crate::{Document, IndexError, codec, words};
 
 /// A document as its row.
+#[expect(clippy::large_enum_variant, reason = "nearly all are deliveries, which a box would cost an allocation each")]
 pub(super) enum Put {
     Notification(Notification),
     Delivery(Delivery),
