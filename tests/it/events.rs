@@ -59,7 +59,8 @@ async fn publish(inside: &Inside, records: Vec<Outgoing>) {
 }
 
 async fn events(engines: Engines) {
-    let inside = Inside::start_with(engines, &[("ingress.listen", "127.0.0.1:0".into())]).await;
+    let ports = ["ingress.listen", "ingress.grpc_listen"].map(|listen| (listen, "127.0.0.1:0".into()));
+    let inside = Inside::start_with(engines, &ports).await;
     bind(&inside, SOURCE).await;
     for user in ["ana", "ben"] {
         inside.user(user, &format!("ok/{user}")).await;
