@@ -4,19 +4,19 @@ use std::str::FromStr;
 
 use domain::{
     Address, Attempt, CategoryKey, Channel, Content, Delivery, DeliveryId, DeliveryStatus, Environment, History,
-    Locale, Message, Notification, NotificationId, NotificationStatus, Plan, Planned, Priority, Reason, Recipient,
-    Selector, State, Status, Step, Strategy, Target, TemplateRef, TenantId, Timestamp, UserId,
+    Locale, Message, Notification, NotificationId, NotificationStatus, Priority, Reason, Recipient, Selector, State,
+    Status, Step, Strategy, Target, TemplateRef, TenantId, Timestamp, UserId,
 };
 
 use crate::{DecodeError, proto};
 
 /// Parses a field by a domain parser.
-fn field<T>(field: &'static str, parsed: Result<T, String>) -> Result<T, DecodeError> {
+pub(crate) fn field<T>(field: &'static str, parsed: Result<T, String>) -> Result<T, DecodeError> {
     parsed.map_err(|detail| DecodeError::Field { field, detail })
 }
 
 /// Parses a field where an empty string stands for none.
-fn optional<T>(
+pub(crate) fn optional<T>(
     name: &'static str,
     text: &str,
     parse: impl FnOnce(&str) -> Result<T, String>,
@@ -24,11 +24,11 @@ fn optional<T>(
     if text.is_empty() { Ok(None) } else { field(name, parse(text)).map(Some) }
 }
 
-fn time(name: &'static str, us: i64) -> Result<Timestamp, DecodeError> {
+pub(crate) fn time(name: &'static str, us: i64) -> Result<Timestamp, DecodeError> {
     field(name, Timestamp::from_microsecond(us).map_err(|e| e.to_string()))
 }
 
-fn optional_time(name: &'static str, us: i64) -> Result<Option<Timestamp>, DecodeError> {
+pub(crate) fn optional_time(name: &'static str, us: i64) -> Result<Option<Timestamp>, DecodeError> {
     if us == 0 { Ok(None) } else { time(name, us).map(Some) }
 }
 
@@ -40,11 +40,11 @@ fn selectors(names: &[String]) -> Result<Vec<Selector>, DecodeError> {
     names.iter().map(|c| field("channels", Selector::parse(c))).collect()
 }
 
-fn us(at: Option<Timestamp>) -> i64 {
+pub(crate) fn us(at: Option<Timestamp>) -> i64 {
     at.map_or(0, Timestamp::as_microsecond)
 }
 
-fn text<T: ToString>(value: Option<&T>) -> String {
+pub(crate) fn text<T: ToString>(value: Option<&T>) -> String {
     value.map(ToString::to_string).unwrap_or_default()
 }
 
@@ -214,67 +214,11 @@ fn target(channel: Channel, d: &proto::Delivery) -> Result<Option<Target>, Decod
     Ok(Some(Target { address, since, app: some(d.app.clone()), environment: environment(d.development) }))
 }
 
-const fn environment(development: bool) -> Environment {
+pub(crate) const fn environment(development: bool) -> Environment {
     if development { Environment::Sandbox } else { Environment::Production }
 }
 
-impl From<&Plan> for proto::Decision {
-    fn from(plan: &Plan) -> Self {
-        let line = |line: &Planned| match line {
-            Planned::Send { channel, target, locale } => proto::Line {
-                channel: channel.to_string(),
-                address: target.address.expose().to_owned(),
-                address_since_us: us(target.since),
-                app: text(target.app.as_ref()),
-                development: target.environment == Environment::Sandbox,
-                locale: text(locale.as_ref()),
-                ..proto::Line::default()
-            },
-            Planned::End { channel, state, reason } => proto::Line {
-                channel: channel.to_string(),
-                state: state.to_string(),
-                reason: reason.to_string(),
-                ..proto::Line::default()
-            },
-        };
-        Self {
-            at_us: plan.at.as_microsecond(),
-            accepted_at_us: plan.accepted_at.as_microsecond(),
-            lines: plan.lines.iter().map(line).collect(),
-        }
-    }
-}
-
-impl TryFrom<proto::Decision> for Plan {
-    type Error = DecodeError;
-    fn try_from(decision: proto::Decision) -> Result<Self, DecodeError> {
-        if decision.lines.is_empty() {
-            return field("lines", Err("empty".into()));
-        }
-        let lines = decision.lines.into_iter().map(planned).collect::<Result<_, _>>()?;
-        Ok(Self {
-            at: time("at_us", decision.at_us)?,
-            accepted_at: time("accepted_at_us", decision.accepted_at_us)?,
-            lines,
-        })
-    }
-}
-
-fn planned(line: proto::Line) -> Result<Planned, DecodeError> {
-    let channel = field("channel", Channel::parse(&line.channel))?;
-    if let Some(state) = optional("state", &line.state, State::parse)? {
-        return Ok(Planned::End { channel, state, reason: field("reason", Reason::parse(&line.reason))? });
-    }
-    let target = Target {
-        address: field("address", Address::parse(channel, &line.address))?,
-        since: optional_time("address_since_us", line.address_since_us)?,
-        app: some(line.app),
-        environment: environment(line.development),
-    };
-    Ok(Planned::Send { channel, target, locale: optional("locale", &line.locale, Locale::parse)? })
-}
-
-fn some(text: String) -> Option<String> {
+pub(crate) fn some(text: String) -> Option<String> {
     Some(text).filter(|t| !t.is_empty())
 }
 

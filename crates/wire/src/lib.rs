@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod convert;
+mod decision;
 pub mod trace;
 
 pub use trace::TraceContext;

@@ -14,7 +14,7 @@ use bus::{
     topic,
 };
 use domain::{Delivery, Notification, Plan, Planned, Policy, State, Status, TenantId, Timestamp, User, decide};
-use store::{Decision, Ledger, StoreError, UserKey, Users};
+use store::{Decided, Decision, Ledger, StoreError, UserKey, Users};
 use wire::Record as _;
 
 use crate::words::{Missing, Words};
@@ -42,8 +42,8 @@ struct Item {
     work: Work,
 }
 
-/// What was decided over it, with the user as they are now, for the language.
-struct Decided {
+/// A record that was decided over, with the user as they are now, for the language.
+struct Case {
     item: Item,
     user: Option<User>,
     plan: Plan,
@@ -95,7 +95,7 @@ fn in_turns<T>(all: impl Iterator<Item = T>, tenant: impl Fn(&T) -> TenantId) ->
 impl Router {
     /// Decides, and has the ledger keep it: whoever comes to a record again, because this process or its answer was lost, makes
     /// the same of it, though the user may have changed since. A record of which that cannot be said waits.
-    async fn decide(&self, items: Vec<Item>) -> Vec<Decided> {
+    async fn decide(&self, items: Vec<Item>) -> Vec<Case> {
         let recipient = |item: &Item| UserKey::of(&item.notification.tenant, &item.notification.recipient);
         let users = match self.users.look_up_each(items.iter().map(recipient)).await {
             Ok(users) => users,
@@ -118,8 +118,8 @@ impl Router {
             let policy = Policy { opt_in: category.is_some_and(|c| c.opt_in) };
             let plan = decide(n, user.as_ref(), policy, now);
             let (notification, recipient) = (n.id, n.recipient.key());
-            decisions.push(Decision { notification, recipient, plan: store::Decided(plan.encode()) });
-            decided.push(Decided { item, user, plan });
+            decisions.push(Decision { notification, recipient, plan: Decided(plan.encode()) });
+            decided.push(Case { item, user, plan });
         }
         match self.ledger.decide(&decisions).await {
             Ok(stood) => self.stand_by(decided, stood).await,
@@ -130,13 +130,13 @@ impl Router {
     }
 
     /// Takes the decisions that stood already.
-    async fn stand_by(&self, decided: Vec<Decided>, stood: Vec<Option<store::Decided>>) -> Vec<Decided> {
+    async fn stand_by(&self, decided: Vec<Case>, stood: Vec<Option<Decided>>) -> Vec<Case> {
         let (mut standing, mut unreadable) = (Vec::with_capacity(decided.len()), Vec::new());
         for (decided, stood) in decided.into_iter().zip(stood) {
             match stood.map(|plan| Plan::decode(&plan.0)) {
                 None => standing.push(decided),
                 Some(Ok(plan)) => {
-                    let mut decided = Decided { plan, ..decided };
+                    let mut decided = Case { plan, ..decided };
                     decided.item.notification.accepted_at = decided.plan.accepted_at;
                     standing.push(decided);
                 }
@@ -163,7 +163,7 @@ impl Router {
     }
 
     /// Everything that comes of one notification: its deliveries, and a status event for each line of the plan.
-    fn outgoing(&self, Decided { item, user, plan }: &Decided, burst: &mut Vec<Outgoing>) -> Result<(), Missing> {
+    fn outgoing(&self, Case { item, user, plan }: &Case, burst: &mut Vec<Outgoing>) -> Result<(), Missing> {
         let n = &item.notification;
         let snapshot = self.config.snapshot();
         let key = topic::recipient_key(&n.tenant, &n.recipient);
@@ -193,7 +193,7 @@ impl Router {
 }
 
 /// Hands the records back until a store answers again.
-fn wait(items: impl Iterator<Item = Item>, error: &StoreError, what: &str) -> Vec<Decided> {
+fn wait(items: impl Iterator<Item = Item>, error: &StoreError, what: &str) -> Vec<Case> {
     let mut records = 0;
     for item in items {
         item.work.ack.retry(DOWN);
