@@ -13,7 +13,7 @@ use rdkafka::{
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer as _},
     message::{DeliveryResult, Header, OwnedHeaders},
-    producer::{BaseRecord, FutureProducer, Producer as _, ProducerContext, ThreadedProducer},
+    producer::{BaseRecord, FutureProducer, FutureRecord, Producer as _, ProducerContext, ThreadedProducer},
 };
 use tokio::task::JoinSet;
 
@@ -54,9 +54,34 @@ pub fn future_producer(brokers: &str) -> anyhow::Result<FutureProducer> {
     Ok(writer(brokers).create()?)
 }
 
-/// The headers of every record.
-pub fn headers() -> OwnedHeaders {
-    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+/// So many records are made beforehand, each with ids of its own as the product's have them: what repeats itself would be
+/// compressed to nothing, in this process and for the broker.
+pub const DIFFERENT: usize = 2048;
+
+/// A record made beforehand.
+pub struct Made {
+    /// Where it goes.
+    pub topic: Arc<str>,
+    key: String,
+    value: Bytes,
+    trace: String,
+}
+
+impl Made {
+    /// On a topic, of a person.
+    pub fn new(topic: &Arc<str>, person: usize, value: Bytes) -> Self {
+        let trace = wire::TraceContext::start().to_string();
+        Self { topic: topic.clone(), key: format!("bench/user:user-{person:07}"), value, trace }
+    }
+
+    /// For a producer whose sending is awaited.
+    pub fn awaited(&self) -> FutureRecord<'_, str, [u8]> {
+        FutureRecord::to(&self.topic).key(self.key.as_str()).payload(self.value.as_ref()).headers(headers(&self.trace))
+    }
+}
+
+/// The headers of a record.
+pub fn headers(trace: &str) -> OwnedHeaders {
     OwnedHeaders::new()
         .insert(Header { key: "traceparent", value: Some(trace) })
         .insert(Header { key: "content-type", value: Some("application/protobuf") })
@@ -107,30 +132,27 @@ impl ProducerContext for Reports {
     }
 }
 
-/// Writes bursts of records, each value in turn on its topic; a few bursts are on their way at a time. An operation is one round
-/// of all values.
-pub fn produce(brokers: &str, values: &[(Arc<str>, Bytes)], effort: Effort) -> anyhow::Result<Sample> {
+/// Writes bursts of records in turn; a few bursts are on their way at a time. An operation is `each` of them.
+pub fn produce(brokers: &str, records: Vec<Made>, each: usize, effort: Effort) -> anyhow::Result<Sample> {
     let (told, reports) = mpsc::sync_channel(1_000_000);
     let producer: ThreadedProducer<Reports> = writer(brokers).create_with_context(Reports(told))?;
     let (meter, mut tasks) = (Meter::default(), JoinSet::new());
-    let (counted, values) = (meter.clone(), values.to_vec());
+    let counted = meter.clone();
     threads()?.block_on(async move {
         tasks.spawn_blocking(move || {
-            let burst = BURST / values.len() * values.len();
             let mut open = 0;
             while let Some(n) = counted.next() {
-                for i in 0..burst {
-                    let (topic, value) = &values[i % values.len()];
-                    let key = format!("bench/user:user-{:07}", (n as usize * burst + i) / values.len() % 2000);
-                    let record = BaseRecord::to(topic).key(&key).payload(value.as_ref()).headers(headers());
-                    producer.send(record).map_err(|(error, _)| error)?;
+                for i in 0..BURST {
+                    let made = &records[(n as usize * BURST + i) % records.len()];
+                    let record = BaseRecord::to(&made.topic).key(&made.key).payload(made.value.as_ref());
+                    producer.send(record.headers(headers(&made.trace))).map_err(|(error, _)| error)?;
                 }
-                open += burst;
-                while open > 4 * burst {
+                open += BURST;
+                while open > 4 * BURST {
                     ensure!(reports.recv_timeout(PATIENCE)?, "a record was not taken");
                     open -= 1;
                 }
-                counted.done((burst / values.len()) as u64);
+                counted.done((BURST / each) as u64);
             }
             Ok(producer.flush(PATIENCE)?)
         });

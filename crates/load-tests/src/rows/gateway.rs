@@ -93,14 +93,18 @@ pub(super) async fn ours(cluster: &Cluster, count: u64, members: usize) -> anyho
 /// The CPU time of each part alone, added up.
 fn parts(bench: &Bench, cluster: &Cluster, sink: &Ready, topic: &str, count: u64) -> anyhow::Result<Sample> {
     let (effort, engines) = (bench.effort, &cluster.engines);
-    let ended = fixture::ended(&mut delivery(0)?);
-    let status = (bus::Topics::new(&cluster.prefix).status(), Status::Delivery(ended).encode());
+    let status = bus::Topics::new(&cluster.prefix).status();
+    let event = |person: usize| {
+        let ended = Status::Delivery(fixture::ended(&mut delivery(person as u64)?)).encode();
+        Ok(kafka::Made::new(&status, person, ended))
+    };
+    let events = (0..kafka::DIFFERENT).map(event).collect::<anyhow::Result<Vec<_>>>()?;
     let parts = [
         kafka::consume(&engines.kafka, topic, count, effort)?,
         one_thread()?
             .block_on(async { Store::open(&engines.redis, &cluster.redis_prefix()).await?.ask(true, effort).await })?,
         one_thread()?.block_on(push::baseline(sink, 100, effort))?,
-        kafka::produce(&engines.kafka, &[status], effort)?,
+        kafka::produce(&engines.kafka, events, 1, effort)?,
     ];
     let each: Vec<_> = parts.iter().map(|part| format!("{:.1}", part.cpu_us)).collect();
     eprintln!("    consume, ask, send, produce: {} µs", each.join(" + "));
@@ -130,7 +134,7 @@ async fn obvious(bench: &Bench, cluster: &Cluster, sink: &Ready, topic: &str) ->
             apns.send(&requests, n).await?;
             let ended = Status::Delivery(fixture::ended(&mut delivery)).encode();
             let record = FutureRecord::to(&status).key(message.key().unwrap_or_default()).payload(ended.as_ref());
-            let record = record.headers(kafka::headers());
+            let record = record.headers(kafka::headers(&wire::TraceContext::start().to_string()));
             producer.send(record, Duration::from_secs(10)).await.map_err(|(error, _)| error)?;
             consumer.commit_message(&message, CommitMode::Sync)?;
             counted.done(1);

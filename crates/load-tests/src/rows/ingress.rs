@@ -6,7 +6,7 @@ use std::{
     net::Ipv4Addr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -31,7 +31,7 @@ use grpc::{
         notification_service_server::{NotificationService, NotificationServiceServer},
     },
 };
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::FutureProducer;
 use serde_json::json;
 use service_kit::Kit;
 use tokio::net::TcpListener;
@@ -153,45 +153,44 @@ fn ours(
 /// What a bare handler works with: records made beforehand.
 struct Baseline {
     producer: FutureProducer,
-    /// Topic and value: the notification, and the event that tells of it.
-    records: [(Arc<str>, Bytes); 2],
-    requests: AtomicU64,
+    /// The event that tells of a notification, and the notification.
+    records: Vec<[kafka::Made; 2]>,
+    requests: AtomicUsize,
 }
 
 impl Baseline {
     fn new(cluster: &Cluster) -> anyhow::Result<Self> {
         let topics = bus::Topics::new(&cluster.prefix);
-        let message = Message::Content(fixture::content()?);
-        let n = fixture::notification(Recipient::User(fixture::user(0)?), Channel::Apns, message)?;
-        let status = Status::Notification(NotificationStatus {
-            id: n.id,
-            tenant: n.tenant.clone(),
-            recipients: 1,
-            category: None,
-            priority: n.priority,
-            channels: vec![Selector::Channel(Channel::Apns)],
-            template: None,
-            accepted_at: n.accepted_at,
-            expires_at: None,
-            metadata: [].into(),
-        });
-        let records = [
-            (topics.status(), status.encode()),
-            // the lane is another, so that a later row does not read it
-            (topics.notifications(ChannelType::Push, Lane::Low), n.encode()),
-        ];
+        // the lane is another, so that a later row does not read it
+        let (events, notifications) = (topics.status(), topics.notifications(ChannelType::Push, Lane::Low));
+        let record = |person: usize| {
+            let message = Message::Content(fixture::content()?);
+            let n = fixture::notification(Recipient::User(fixture::user(person as u64)?), Channel::Apns, message)?;
+            let event = Status::Notification(NotificationStatus {
+                id: n.id,
+                tenant: n.tenant.clone(),
+                recipients: 1,
+                category: None,
+                priority: n.priority,
+                channels: vec![Selector::Channel(Channel::Apns)],
+                template: None,
+                accepted_at: n.accepted_at,
+                expires_at: None,
+                metadata: [].into(),
+            });
+            let event = kafka::Made::new(&events, person, event.encode());
+            Ok([event, kafka::Made::new(&notifications, person, n.encode())])
+        };
+        let records = (0..kafka::DIFFERENT / 2).map(record).collect::<anyhow::Result<_>>()?;
         let producer = kafka::future_producer(&cluster.engines.kafka)?;
-        Ok(Self { producer, records, requests: AtomicU64::new(0) })
+        Ok(Self { producer, records, requests: AtomicUsize::new(0) })
     }
 
     /// Both records, durable.
     async fn publish(&self) -> anyhow::Result<()> {
-        let key = format!("bench/user:user-{:07}", self.requests.fetch_add(1, Relaxed) % 1000);
-        let send = |(topic, value): &(Arc<str>, Bytes)| {
-            let record = FutureRecord::to(topic).key(&key).payload(value.as_ref()).headers(kafka::headers());
-            self.producer.send_result(record).map_err(|(error, _)| error)
-        };
-        let [first, second] = [send(&self.records[0])?, send(&self.records[1])?];
+        let records = &self.records[self.requests.fetch_add(1, Relaxed) % self.records.len()];
+        let send = |made: &kafka::Made| self.producer.send_result(made.awaited()).map_err(|(error, _)| error);
+        let [first, second] = [send(&records[0])?, send(&records[1])?];
         for durable in [first, second] {
             tokio::time::timeout(LIMIT, durable).await??.map_err(|(error, _)| error)?;
         }

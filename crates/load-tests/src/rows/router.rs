@@ -76,18 +76,21 @@ pub(super) async fn routed(mut kit: Kit, count: u64, records: u64) -> anyhow::Re
 fn parts(bench: &Bench, cluster: &Cluster, topic: &str, count: u64) -> anyhow::Result<Sample> {
     let (effort, engines) = (bench.effort, &cluster.engines);
     let topics = bus::Topics::new(&cluster.prefix);
-    let delivery = fixture::delivery(Recipient::User(fixture::user(0)?), Channel::Apns, fixture::token(0)?)?;
-    debug_assert_eq!(delivery.state(), State::Queued);
-    let written = [
-        // not where the gateway's row would read it
-        (topics.deliveries(Channel::Apns, Lane::Low), delivery.encode()),
-        (topics.status(), Status::Delivery(delivery.status()).encode()),
-    ];
+    // not where the gateway's row would read it
+    let (deliveries, status) = (topics.deliveries(Channel::Apns, Lane::Low), topics.status());
+    let mut written = Vec::with_capacity(kafka::DIFFERENT);
+    for person in 0..kafka::DIFFERENT / 2 {
+        let n = person as u64;
+        let delivery = fixture::delivery(Recipient::User(fixture::user(n)?), Channel::Apns, fixture::token(n)?)?;
+        debug_assert_eq!(delivery.state(), State::Queued);
+        written.push(kafka::Made::new(&deliveries, person, delivery.encode()));
+        written.push(kafka::Made::new(&status, person, Status::Delivery(delivery.status()).encode()));
+    }
     let parts = [
         kafka::consume(&engines.kafka, topic, count, effort)?,
         one_thread()?
             .block_on(async { Store::open(&engines.redis, &cluster.redis_prefix()).await?.ask(false, effort).await })?,
-        kafka::produce(&engines.kafka, &written, effort)?,
+        kafka::produce(&engines.kafka, written, 2, effort)?,
     ];
     let each: Vec<_> = parts.iter().map(|part| format!("{:.1}", part.cpu_us)).collect();
     eprintln!("    consume, ask, produce: {} µs", each.join(" + "));
