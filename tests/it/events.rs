@@ -42,7 +42,8 @@ fn binary(topic: &std::sync::Arc<str>, id: &str, value: Option<&str>, changed: &
     .into();
     headers.extend(changed.iter().copied());
     headers.retain(|_, value| !value.is_empty());
-    let headers = headers.into_iter().fold(Headers::default(), |h, (n, v)| h.with(n, Bytes::from(v.to_owned())));
+    let headers =
+        headers.into_iter().fold(Headers::default(), |h, (n, v)| h.with(n.to_owned(), Bytes::from(v.to_owned())));
     let value = value.map(|v| Bytes::from(v.to_owned()));
     Outgoing { topic: topic.clone(), key: Some(id.to_owned().into()), headers, value }
 }

@@ -117,7 +117,7 @@ fn letter_headers(record: &Record, reason: &str, error: &str) -> Headers {
 }
 
 fn own_headers(headers: &Headers) -> Headers {
-    Headers(headers.0.iter().filter(|(name, _)| !OURS.contains(&name.as_str())).cloned().collect())
+    Headers(headers.0.iter().filter(|(name, _)| !OURS.contains(&&**name)).cloned().collect())
 }
 
 /// Where a dead letter lies; as text `<stage>-<partition>-<offset>`.

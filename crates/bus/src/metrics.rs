@@ -46,30 +46,31 @@ pub fn register(registry: &mut Registry) {
     registry.register("carillon_commit_failures", "Commits that failed and are repeated", m.commit_failures.clone());
 }
 
-fn of(group: &str) -> GroupLabels {
-    GroupLabels { group: group.to_owned() }
+/// The counters of one group, looked up once.
+pub(crate) struct Group {
+    pub(crate) consumed: Counter,
+    pub(crate) finished: Counter,
+    pub(crate) retried: Counter,
+    pub(crate) stale: Counter,
+    pub(crate) commit_failures: Counter,
 }
 
-pub(crate) fn consumed(group: &str, n: usize) {
-    METRICS.consumed.get_or_create(&of(group)).inc_by(n as u64);
-}
-
-pub(crate) fn finished(group: &str) {
-    METRICS.finished.get_or_create(&of(group)).inc();
-}
-
-pub(crate) fn retried(group: &str) {
-    METRICS.retried.get_or_create(&of(group)).inc();
-}
-
-pub(crate) fn stale(group: &str) {
-    METRICS.stale.get_or_create(&of(group)).inc();
+impl Group {
+    pub(crate) fn of(group: &str) -> Self {
+        let of = |family: &Family<GroupLabels, Counter>| {
+            family.get_or_create(&GroupLabels { group: group.to_owned() }).clone()
+        };
+        let m = &*METRICS;
+        Self {
+            consumed: of(&m.consumed),
+            finished: of(&m.finished),
+            retried: of(&m.retried),
+            stale: of(&m.stale),
+            commit_failures: of(&m.commit_failures),
+        }
+    }
 }
 
 pub(crate) fn dead(stage: &'static str, reason: &'static str) {
     METRICS.dead.get_or_create(&DeadLabels { stage, reason }).inc();
-}
-
-pub(crate) fn commit_failed(group: &str) {
-    METRICS.commit_failures.get_or_create(&of(group)).inc();
 }

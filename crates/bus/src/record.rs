@@ -1,6 +1,6 @@
 //! Records as every log has them.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use bytes::Bytes;
 
@@ -8,9 +8,19 @@ use crate::trace::{self, TraceContext};
 
 /// Headers in order; a name may repeat.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Headers(pub Vec<(String, Bytes)>);
+pub struct Headers(pub Vec<(Cow<'static, str>, Bytes)>);
+
+/// What almost every record has, kept without a copy of its name.
+const USUAL: [&str; 2] = [TraceContext::HEADER, CONTENT_TYPE];
+pub(crate) const CONTENT_TYPE: &str = "content-type";
 
 impl Headers {
+    /// Adds a header as it was read.
+    pub fn push(&mut self, name: &str, value: Bytes) {
+        let usual = USUAL.iter().find(|usual| **usual == name);
+        self.0.push((usual.map_or_else(|| name.to_owned().into(), |usual| Cow::Borrowed(*usual)), value));
+    }
+
     /// The last value of a header.
     pub fn get(&self, name: &str) -> Option<&Bytes> {
         self.0.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v)
@@ -23,17 +33,17 @@ impl Headers {
 
     pub(crate) fn set_trace(&mut self, context: TraceContext) {
         self.0.retain(|(name, _)| name != TraceContext::HEADER);
-        self.0.push((TraceContext::HEADER.to_owned(), context.to_string().into()));
+        self.0.push((TraceContext::HEADER.into(), Bytes::copy_from_slice(&context.header())));
     }
 
     /// What goes on with the records that come of this one: the same trace.
     pub fn handed_on(&self) -> Self {
-        Self::default().with(TraceContext::HEADER, trace::onward(self.trace()).to_string())
+        Self::default().with(TraceContext::HEADER, Bytes::copy_from_slice(&trace::onward(self.trace()).header()))
     }
 
     /// Adds a header.
     #[must_use]
-    pub fn with(mut self, name: impl Into<String>, value: impl Into<Bytes>) -> Self {
+    pub fn with(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Bytes>) -> Self {
         self.0.push((name.into(), value.into()));
         self
     }

@@ -13,7 +13,7 @@ use std::{
 use domain::{Delivery, Outcome};
 pub use wire::TraceContext;
 
-use crate::{Headers, LogError, Position};
+use crate::{Headers, LogError, Position, Record};
 
 /// Bit 0 of a context's flags.
 const SAMPLED: u8 = 1;
@@ -191,12 +191,12 @@ pub(crate) struct Processing {
 
 impl Processing {
     /// Begins now; the record's headers name it from now on. `None`: nobody collects spans.
-    pub(crate) fn begin(headers: &mut Headers, group: &Arc<str>) -> Option<Self> {
+    pub(crate) fn begin(record: &mut Arc<Record>, group: &Arc<str>) -> Option<Self> {
         if !is_on() {
             return None;
         }
-        let open = Open::begin(headers.trace());
-        headers.set_trace(open.context);
+        let open = Open::begin(record.headers.trace());
+        Arc::make_mut(record).headers.set_trace(open.context);
         Some(Self { open, group: group.clone() })
     }
 
@@ -272,6 +272,7 @@ fn code(error: &LogError) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Partition;
 
     #[test]
     fn every_process_samples_the_same_traces() {
@@ -286,7 +287,9 @@ mod tests {
         let parent = TraceContext::start();
         let onward = onward(Some(parent));
         assert!(onward.trace_id == parent.trace_id && onward.span_id != parent.span_id);
-        let mut headers = Headers::default().with(TraceContext::HEADER, parent.to_string());
-        assert!(Processing::begin(&mut headers, &"g".into()).is_none() && headers.trace() == Some(parent));
+        let at = Position { partition: Partition { topic: "t".into(), index: 0 }, offset: 0 };
+        let headers = Headers::default().with(TraceContext::HEADER, parent.to_string());
+        let mut record = Arc::new(Record { at, timestamp_ms: 0, key: None, headers, value: None });
+        assert!(Processing::begin(&mut record, &"g".into()).is_none() && record.headers.trace() == Some(parent));
     }
 }

@@ -89,13 +89,12 @@ fn outgoing(record: &mut Bytes, topic: &Arc<str>, items: &mut usize) -> Result<O
     let value = blob(record)?;
     let headers = usize::try_from(varint(record)?).map_err(|_| TORN)?;
     count(headers)?;
-    let headers = (0..headers)
-        .map(|_| {
-            let name = String::from_utf8(blob(record)?.ok_or(TORN)?.into()).map_err(|_| TORN)?;
-            Ok((name, blob(record)?.unwrap_or_default()))
-        })
-        .collect::<Result<_, Refused>>()?;
-    Ok(Outgoing { topic: Arc::clone(topic), key, headers: Headers(headers), value })
+    let mut read = Headers::default();
+    for _ in 0..headers {
+        let name = blob(record)?.ok_or(TORN)?;
+        read.push(std::str::from_utf8(&name).map_err(|_| TORN)?, blob(record)?.unwrap_or_default());
+    }
+    Ok(Outgoing { topic: Arc::clone(topic), key, headers: read, value })
 }
 
 fn blob(buf: &mut Bytes) -> Result<Option<Bytes>, Refused> {

@@ -29,33 +29,51 @@ impl TraceContext {
 
     /// Parses a header; anything malformed is treated as absent, as the recommendation says.
     pub fn parse(header: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(header).ok()?;
-        let mut parts = text.split('-');
-        let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let lower_hex = |s: &str, n| s.len() == n && s.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        if !lower_hex(version, 2)
-            || version == "ff"
-            || !lower_hex(trace, 32)
-            || !lower_hex(span, 16)
-            || !lower_hex(flags, 2)
-        {
+        let mut parts = header.split(|byte| *byte == b'-');
+        let mut hex = |digits| parts.next().filter(|part| part.len() == digits).and_then(hex);
+        let (version, trace_id, span_id, flags) = (hex(2)?, hex(32)?, hex(16)?, hex(2)?);
+        if version == 0xff || version == 0 && parts.next().is_some() {
             return None;
         }
-        if version == "00" && parts.next().is_some() {
-            return None;
-        }
-        let context = Self {
-            trace_id: u128::from_str_radix(trace, 16).ok()?,
-            span_id: u64::from_str_radix(span, 16).ok()?,
-            flags: u8::from_str_radix(flags, 16).ok()?,
-        };
+        let context = Self { trace_id, span_id: u64::try_from(span_id).ok()?, flags: u8::try_from(flags).ok()? };
         (context.trace_id != 0 && context.span_id != 0).then_some(context)
+    }
+
+    /// The header: as `Display` writes it.
+    pub fn header(self) -> [u8; 55] {
+        let mut header = [b'-'; 55];
+        put_hex(&mut header[..2], 0);
+        put_hex(&mut header[3..35], self.trace_id);
+        put_hex(&mut header[36..52], self.span_id.into());
+        put_hex(&mut header[53..], self.flags.into());
+        header
+    }
+}
+
+/// Lower-case digits only.
+fn hex(digits: &[u8]) -> Option<u128> {
+    digits.iter().try_fold(0, |all, digit| {
+        let value = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => return None,
+        };
+        Some(all << 4 | u128::from(value))
+    })
+}
+
+/// The lowest digits of a number, as many as there is room for. This is done for every record that is handed on: formatting takes
+/// ten times as long.
+fn put_hex(digits: &mut [u8], mut number: u128) {
+    for digit in digits.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(number & 0xf) as usize];
+        number >>= 4;
     }
 }
 
 impl std::fmt::Display for TraceContext {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, self.flags)
+        f.write_str(&String::from_utf8_lossy(&self.header()))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a stage gets and gives back: a record, and the handle that says what became of it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
@@ -9,8 +9,8 @@ use crate::{Partition, Position, Record, trace::Processing};
 /// One record in flight.
 #[derive(Debug)]
 pub struct Work {
-    /// The record.
-    pub record: Record,
+    /// The record. The loop has it as well, for the case that it has to be handed out again.
+    pub record: Arc<Record>,
     /// To be used exactly once. Dropped unused, the record is handed out again.
     pub ack: Ack,
 }

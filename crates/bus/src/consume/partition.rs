@@ -1,6 +1,9 @@
 //! One assigned partition: its window of offsets, and one in-flight slot per key.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
@@ -10,7 +13,7 @@ use crate::Record;
 /// A record that was taken in.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
-    pub(super) record: Record,
+    pub(super) record: Arc<Record>,
     /// How often a stage has panicked over it.
     pub(super) panics: u8,
 }
@@ -46,7 +49,7 @@ impl Assigned {
         if !self.tracker.take_in(record.at.offset, record.timestamp_ms) {
             return None;
         }
-        let entry = Entry { record, panics: 0 };
+        let entry = Entry { record: Arc::new(record), panics: 0 };
         let (Some(keys), Some(key)) = (&mut self.keys, entry.record.key.clone()) else { return Some(entry) };
         if let Some(queue) = keys.get_mut(&key) {
             queue.push_back(entry);
@@ -70,8 +73,6 @@ impl Assigned {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -93,12 +94,12 @@ mod tests {
         ) {
             let mut partition = Assigned::new(1, Pace::InOrder);
             let mut incoming = keys.iter().enumerate().map(|(i, key)| record(i as i64, *key));
-            let (mut out, mut last, mut ended): (Vec<Record>, HashMap<Bytes, i64>, usize) = (Vec::new(), HashMap::new(), 0);
+            let (mut out, mut last, mut ended): (Vec<Arc<Record>>, HashMap<Bytes, i64>, usize) = (Vec::new(), HashMap::new(), 0);
             for (pick, ahead) in picks.iter().zip(ahead) {
                 let mut fresh: Vec<_> = incoming.by_ref().take(ahead).filter_map(|r| partition.admit(r)).collect();
                 if !out.is_empty() {
                     let done = out.swap_remove(pick.index(out.len()));
-                    prop_assert!(partition.admit(done.clone()).is_none(), "delivered again while it is out");
+                    prop_assert!(partition.admit(Record::clone(&done)).is_none(), "delivered again while it is out");
                     fresh.extend(partition.finish(&done));
                     ended += 1;
                 }

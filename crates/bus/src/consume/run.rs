@@ -37,6 +37,7 @@ pub(super) struct Loop {
     settings: ConsumeSettings,
     /// For spans.
     group: Arc<str>,
+    metrics: metrics::Group,
     vitals: Vitals,
     assigned: HashMap<Partition, Assigned>,
     generation: u64,
@@ -67,6 +68,7 @@ impl Loop {
             stage,
             dead,
             group: settings.group.as_str().into(),
+            metrics: metrics::Group::of(&settings.group),
             settings,
             vitals,
             assigned: HashMap::new(),
@@ -173,7 +175,7 @@ impl Loop {
     }
 
     fn take_in(&mut self, records: Vec<Record>) {
-        metrics::consumed(&self.settings.group, records.len());
+        self.metrics.consumed.inc_by(records.len() as u64);
         for record in records {
             // records that were fetched before a revocation are the new owner's
             let Some(partition) = self.assigned.get_mut(&record.at.partition) else { continue };
@@ -256,7 +258,7 @@ impl Loop {
                 }
             }
             Err(error) => {
-                metrics::commit_failed(&self.settings.group);
+                self.metrics.commit_failures.inc();
                 tracing::warn!(group = self.settings.group, %error, "could not commit, the records may be read again");
             }
         }
@@ -307,7 +309,7 @@ impl Loop {
         let slot = Slot { partition: record.at.partition.clone(), generation, offset };
         assigned.in_flight.insert(offset, entry);
         self.in_flight += 1;
-        let span = Processing::begin(&mut record.headers, &self.group);
+        let span = Processing::begin(&mut record, &self.group);
         Some((Work { record, ack: Ack::new(slot, self.finished_tx.clone(), span) }, panics))
     }
 
@@ -331,13 +333,13 @@ impl Loop {
         self.in_flight -= 1;
         let assigned = self.assigned.get_mut(&slot.partition).filter(|a| a.generation == slot.generation);
         let Some(assigned) = assigned else {
-            metrics::stale(&self.settings.group);
+            self.metrics.stale.inc();
             return;
         };
         let Some(mut entry) = assigned.in_flight.remove(&slot.offset) else { return };
         match verdict {
             Verdict::Done => {
-                metrics::finished(&self.settings.group);
+                self.metrics.finished.inc();
                 let next = assigned.finish(&entry.record);
                 if !assigned.draining {
                     self.ready.extend(next);
@@ -345,7 +347,7 @@ impl Loop {
             }
             Verdict::Retry(_) | Verdict::Panicked if assigned.draining => {}
             Verdict::Retry(after) => {
-                metrics::retried(&self.settings.group);
+                self.metrics.retried.inc();
                 // shorter waits are the stage's own business
                 if after >= TROUBLE {
                     self.vitals.trouble();

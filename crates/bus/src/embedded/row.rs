@@ -41,8 +41,8 @@ impl FromSql for Headers {
         let mut row = Bytes::copy_from_slice(value.as_blob()?);
         let mut headers = Self::default();
         while !row.is_empty() {
-            let name = String::from_utf8(part(&mut row)?.into()).map_err(FromSqlError::other)?;
-            headers.0.push((name, part(&mut row)?));
+            let name = part(&mut row)?;
+            headers.push(std::str::from_utf8(&name).map_err(FromSqlError::other)?, part(&mut row)?);
         }
         Ok(headers)
     }

@@ -45,12 +45,16 @@ impl Kafka {
     }
 
     fn publisher(&self) -> Result<Arc<Publisher>, LogError> {
-        self.working(&self.publisher, &self.settings.producer())
+        self.working(&self.publisher, || self.settings.producer())
     }
 
     /// The producer of a slot, or a new one when there is none or a fatal error has ended it: librdkafka then refuses
     /// every further record.
-    fn working(&self, slot: &Mutex<Option<Arc<Publisher>>>, config: &ClientConfig) -> Result<Arc<Publisher>, LogError> {
+    fn working(
+        &self,
+        slot: &Mutex<Option<Arc<Publisher>>>,
+        config: impl FnOnce() -> ClientConfig,
+    ) -> Result<Arc<Publisher>, LogError> {
         let mut slot = lock(slot);
         if let Some(reason) = slot.as_ref().and_then(|p| p.ended()) {
             tracing::warn!(reason, "the producer has ended, another takes its place");
@@ -59,7 +63,7 @@ impl Kafka {
         if let Some(publisher) = slot.as_ref() {
             return Ok(publisher.clone());
         }
-        Ok(slot.insert(Arc::new(Publisher::new(&self.settings, config)?)).clone())
+        Ok(slot.insert(Arc::new(Publisher::new(&self.settings, &config())?)).clone())
     }
 
     /// The broker refuses a request as a whole when it is too large for the topic, so those that were refused are tried
@@ -71,7 +75,8 @@ impl Kafka {
         if large.is_empty() {
             return Ok(());
         }
-        let alone = self.working(&self.alone, self.settings.producer().set("batch.num.messages", "1"))?;
+        let config = || self.settings.producer().set("batch.num.messages", "1").clone();
+        let alone = self.working(&self.alone, config)?;
         let records: Vec<_> = large.iter().map(|i| batch[*i].clone()).collect();
         for (i, result) in large.into_iter().zip(alone.publish(&records).await) {
             results[i] = result;

@@ -91,7 +91,7 @@ fn headers(borrowed: &BorrowedHeaders) -> Headers {
         match catch_unwind(AssertUnwindSafe(|| borrowed.get(i))) {
             Ok(header) => {
                 let value = header.value.map(Bytes::copy_from_slice).unwrap_or_default();
-                headers.0.push((header.key.to_owned(), value));
+                headers.push(header.key, value);
             }
             Err(_panic) => tracing::warn!("a header is left out: its name is not UTF-8"),
         }

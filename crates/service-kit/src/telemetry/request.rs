@@ -20,7 +20,7 @@ pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
     }
     let parent = request.headers().get(TraceContext::HEADER).and_then(|h| TraceContext::parse(h.as_bytes()));
     let open = Open::begin(parent);
-    if let Ok(context) = HeaderValue::from_str(&open.context.to_string()) {
+    if let Ok(context) = HeaderValue::from_bytes(&open.context.header()) {
         request.headers_mut().insert(TraceContext::HEADER, context);
     }
     let method = known(request.method());

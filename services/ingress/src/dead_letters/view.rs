@@ -128,7 +128,7 @@ impl WholeDeadLetter {
         let headers = headers.0.iter().map(|(name, value)| {
             let text = std::str::from_utf8(value).ok().map(str::to_owned);
             let value_base64 = text.is_none().then(|| base64(value));
-            Header { name: name.clone(), value: text, value_base64 }
+            Header { name: name.to_string(), value: text, value_base64 }
         });
         Self { letter, key_base64: key.map(base64), headers: headers.collect(), value_base64: value.map(base64) }
     }

@@ -135,7 +135,7 @@ mod tests {
 
     fn record(headers: &[(&str, &str)], value: Option<&str>) -> Record {
         let partition = Partition { topic: "carillon.events".into(), index: 0 };
-        let headers = headers.iter().map(|(n, v)| ((*n).to_owned(), Bytes::from((*v).to_owned()))).collect();
+        let headers = headers.iter().map(|(n, v)| ((*n).to_owned().into(), Bytes::from((*v).to_owned()))).collect();
         let value = value.map(|v| Bytes::from(v.to_owned()));
         Record { at: Position { partition, offset: 0 }, timestamp_ms: 0, key: None, headers: Headers(headers), value }
     }
