@@ -92,10 +92,26 @@ fn parse_text(value: Value) -> Result<Text, String> {
 }
 
 fn check_size<T: serde::Serialize>(content: &T, at: &str, errors: &mut FieldErrors) {
-    let size = serde_json::to_vec(content).map_or(usize::MAX, |b| b.len());
+    let size = json_size(content);
     if size > MAX_BYTES {
         errors.add(at, format!("the content has {size} bytes as JSON; {MAX_BYTES} at most"));
     }
+}
+
+/// Bytes that a value takes as JSON.
+pub fn json_size<T: serde::Serialize + ?Sized>(value: &T) -> usize {
+    struct Counted(usize);
+    impl std::io::Write for Counted {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counted = Counted(0);
+    serde_json::to_writer(&mut counted, value).map_or(usize::MAX, |()| counted.0)
 }
 
 fn check_text(text: &Text) -> Result<(), String> {

@@ -42,12 +42,12 @@ enum ContactRow {
 }
 
 #[derive(Serialize, Deserialize)]
-struct UserRow {
+struct UserRow<'a> {
     tenant: TenantId,
     id: UserId,
     profile: ProfileRow,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    devices: Vec<DeviceRow>,
+    #[serde(default, borrow, skip_serializing_if = "Vec::is_empty")]
+    devices: Vec<DeviceRow<'a>>,
     preferences: Preferences,
     #[serde(with = "micros")]
     updated_at: Timestamp,
@@ -108,7 +108,7 @@ pub(crate) fn encode_user(user: &User) -> Vec<u8> {
 
 /// The reverse of [`encode_user`].
 pub(crate) fn decode_user(json: &[u8]) -> Result<User, String> {
-    let row: UserRow = serde_json::from_slice(json).map_err(|e| place(&e))?;
+    let row: UserRow<'_> = serde_json::from_slice(json).map_err(|e| place(&e))?;
     let Profile { locale, time_zone, contacts } = Profile::of(row.profile, row.updated_at)?;
     let devices = roster::devices(row.devices)?;
     let UserRow { tenant, id, preferences, updated_at, .. } = row;

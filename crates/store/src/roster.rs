@@ -3,7 +3,7 @@
 //! Every rule compares times of changes, so that a change can be repeated, and can arrive late, without harm: whatever was
 //! registered up to the time of a removal stays removed.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use domain::{Address, Channel, Contact, Contacts, Device, DeviceId, Environment, Locale, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -148,9 +148,9 @@ fn kind(key: &str) -> &str {
 }
 
 #[derive(Serialize, Deserialize)]
-struct RosterRow {
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    devices: Vec<DeviceRow>,
+struct RosterRow<'a> {
+    #[serde(default, borrow, skip_serializing_if = "Vec::is_empty")]
+    devices: Vec<DeviceRow<'a>>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     marks: BTreeMap<String, i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -159,11 +159,15 @@ struct RosterRow {
 
 /// A device as it is written down. The token is exposed: this goes into a store, never into a log.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct DeviceRow {
+pub(crate) struct DeviceRow<'a> {
     id: DeviceId,
-    channel: String,
-    app: String,
-    token: String,
+    // read with every lookup of a user: where they lie
+    #[serde(borrow)]
+    channel: Cow<'a, str>,
+    #[serde(borrow)]
+    app: Cow<'a, str>,
+    #[serde(borrow)]
+    token: Cow<'a, str>,
     environment: Environment,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     locale: Option<Locale>,
@@ -175,13 +179,13 @@ pub(crate) struct DeviceRow {
     last_active_at: Timestamp,
 }
 
-impl From<&Device> for DeviceRow {
-    fn from(d: &Device) -> Self {
+impl<'a> From<&'a Device> for DeviceRow<'a> {
+    fn from(d: &'a Device) -> Self {
         Self {
             id: d.id,
-            channel: d.channel.to_string(),
-            app: d.app.clone(),
-            token: d.token.expose().to_owned(),
+            channel: d.channel.as_str().into(),
+            app: d.app.as_str().into(),
+            token: d.token.expose().into(),
             environment: d.environment,
             locale: d.locale.clone(),
             time_zone: d.time_zone.clone(),
@@ -191,14 +195,14 @@ impl From<&Device> for DeviceRow {
     }
 }
 
-impl TryFrom<DeviceRow> for Device {
+impl TryFrom<DeviceRow<'_>> for Device {
     type Error = String;
-    fn try_from(row: DeviceRow) -> Result<Self, String> {
+    fn try_from(row: DeviceRow<'_>) -> Result<Self, String> {
         let channel = Channel::parse(&row.channel)?;
         Ok(Self {
             id: row.id,
             channel,
-            app: row.app,
+            app: row.app.into_owned(),
             token: Address::parse(channel, &row.token).map_err(|_| "a device's token".to_owned())?,
             environment: row.environment,
             locale: row.locale,
@@ -210,12 +214,12 @@ impl TryFrom<DeviceRow> for Device {
 }
 
 /// Devices as they are written down.
-pub(crate) fn device_rows(devices: &[Device]) -> Vec<DeviceRow> {
+pub(crate) fn device_rows(devices: &[Device]) -> Vec<DeviceRow<'_>> {
     devices.iter().map(DeviceRow::from).collect()
 }
 
 /// The reverse of [`device_rows`].
-pub(crate) fn devices(rows: Vec<DeviceRow>) -> Result<Vec<Device>, String> {
+pub(crate) fn devices(rows: Vec<DeviceRow<'_>>) -> Result<Vec<Device>, String> {
     rows.into_iter().map(Device::try_from).collect()
 }
 
@@ -228,7 +232,7 @@ pub(crate) fn encode(roster: &Roster) -> String {
 /// The reverse of [`encode`]; `None` is a user who never had a device.
 pub(crate) fn decode(json: Option<&str>) -> Result<Roster, String> {
     let Some(json) = json else { return Ok(Roster::default()) };
-    let row: RosterRow = serde_json::from_str(json).map_err(|e| place(&e))?;
+    let row: RosterRow<'_> = serde_json::from_str(json).map_err(|e| place(&e))?;
     Ok(Roster { devices: devices(row.devices)?, marks: row.marks, erased: row.erased })
 }
 

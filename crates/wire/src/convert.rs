@@ -7,6 +7,7 @@ use domain::{
     Locale, Message, Notification, NotificationId, NotificationStatus, Priority, Reason, Recipient, Selector, State,
     Status, Step, Strategy, Target, TemplateRef, TenantId, Timestamp, UserId,
 };
+use uuid::Uuid;
 
 use crate::{DecodeError, proto};
 
@@ -44,8 +45,13 @@ pub(crate) fn us(at: Option<Timestamp>) -> i64 {
     at.map_or(0, Timestamp::as_microsecond)
 }
 
-pub(crate) fn text<T: ToString>(value: Option<&T>) -> String {
-    value.map(ToString::to_string).unwrap_or_default()
+pub(crate) fn text(value: Option<&str>) -> String {
+    value.unwrap_or_default().to_owned()
+}
+
+/// An id's text. Several are written for every record, and formatting takes longer.
+fn id(id: Uuid) -> String {
+    id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned()
 }
 
 fn content_json(content: &Content) -> String {
@@ -73,12 +79,12 @@ impl From<&Notification> for proto::Notification {
             }
         };
         Self {
-            id: n.id.to_string(),
-            tenant: n.tenant.to_string(),
+            id: id(n.id.0),
+            tenant: n.tenant.as_str().to_owned(),
             recipient: Some((&n.recipient).into()),
-            category: text(n.category.as_ref()),
+            category: text(n.category.as_ref().map(CategoryKey::as_str)),
             priority: u8::from(n.priority).into(),
-            channels: n.channels.iter().map(ToString::to_string).collect(),
+            channels: n.channels.iter().map(|c| c.as_str().to_owned()).collect(),
             strategy: match n.strategy {
                 Strategy::All => proto::Strategy::All,
                 Strategy::BestOf => proto::Strategy::BestOf,
@@ -87,7 +93,7 @@ impl From<&Notification> for proto::Notification {
             content_json,
             template,
             data_json,
-            locale: text(n.locale.as_ref()),
+            locale: text(n.locale.as_ref().map(Locale::as_str)),
             expires_at_us: us(n.expires_at),
             collapse_key: n.collapse_key.clone().unwrap_or_default(),
             metadata: n.metadata.clone(),
@@ -130,9 +136,9 @@ impl TryFrom<proto::Notification> for Notification {
 impl From<&Recipient> for proto::Recipient {
     fn from(recipient: &Recipient) -> Self {
         let to = match recipient {
-            Recipient::User(user) => proto::recipient::To::User(user.to_string()),
+            Recipient::User(user) => proto::recipient::To::User(user.as_str().to_owned()),
             Recipient::Address(channel, address) => proto::recipient::To::Address(proto::RawAddress {
-                channel: channel.to_string(),
+                channel: channel.as_str().to_owned(),
                 address: address.expose().to_owned(),
             }),
         };
@@ -155,20 +161,20 @@ impl From<&Delivery> for proto::Delivery {
     fn from(d: &Delivery) -> Self {
         let target = d.target.as_ref();
         Self {
-            id: d.id.to_string(),
-            notification_id: d.notification.to_string(),
-            tenant: d.tenant.to_string(),
+            id: id(d.id.0),
+            notification_id: id(d.notification.0),
+            tenant: d.tenant.as_str().to_owned(),
             recipient: Some((&d.recipient).into()),
-            channel: d.channel.to_string(),
+            channel: d.channel.as_str().to_owned(),
             address: d.address().map(|a| a.expose().to_owned()).unwrap_or_default(),
             address_since_us: us(target.and_then(|t| t.since)),
-            app: text(target.and_then(|t| t.app.as_ref())),
+            app: text(target.and_then(|t| t.app.as_deref())),
             development: target.is_some_and(|t| t.environment == Environment::Sandbox),
-            template: text(d.template.as_ref()),
-            locale: text(d.locale.as_ref()),
-            provider: text(d.provider.as_ref()),
+            template: d.template.as_ref().map(ToString::to_string).unwrap_or_default(),
+            locale: text(d.locale.as_ref().map(Locale::as_str)),
+            provider: text(d.provider.as_deref()),
             leads: d.leads,
-            category: text(d.category.as_ref()),
+            category: text(d.category.as_ref().map(CategoryKey::as_str)),
             priority: u8::from(d.priority).into(),
             content_json: content_json(&d.content),
             expires_at_us: us(d.expires_at),
@@ -231,8 +237,8 @@ fn steps(history: &History) -> Vec<proto::Step> {
     };
     let step = |s: &Step| proto::Step {
         at_us: s.at.as_microsecond(),
-        state: s.state.to_string(),
-        reason: text(s.reason.as_ref()),
+        state: s.state.as_str().to_owned(),
+        reason: text(s.reason.map(Reason::as_str)),
         attempt: s.attempt.as_ref().map(attempt),
     };
     history.0.iter().map(step).collect()
@@ -276,16 +282,16 @@ impl TryFrom<proto::StatusEvent> for Status {
 impl From<&NotificationStatus> for proto::NotificationStatus {
     fn from(n: &NotificationStatus) -> Self {
         Self {
-            id: n.id.to_string(),
-            tenant: n.tenant.to_string(),
+            id: id(n.id.0),
+            tenant: n.tenant.as_str().to_owned(),
             recipients: n.recipients,
-            category: text(n.category.as_ref()),
+            category: text(n.category.as_ref().map(CategoryKey::as_str)),
             priority: u8::from(n.priority).into(),
-            channels: n.channels.iter().map(ToString::to_string).collect(),
+            channels: n.channels.iter().map(|c| c.as_str().to_owned()).collect(),
             accepted_at_us: n.accepted_at.as_microsecond(),
             expires_at_us: us(n.expires_at),
             metadata: n.metadata.clone(),
-            template: text(n.template.as_ref()),
+            template: text(n.template.as_deref()),
         }
     }
 }
@@ -311,22 +317,22 @@ impl TryFrom<proto::NotificationStatus> for NotificationStatus {
 impl From<&DeliveryStatus> for proto::DeliveryStatus {
     fn from(d: &DeliveryStatus) -> Self {
         Self {
-            id: d.id.to_string(),
-            notification_id: d.notification.to_string(),
-            tenant: d.tenant.to_string(),
-            user: text(d.user.as_ref()),
+            id: id(d.id.0),
+            notification_id: id(d.notification.0),
+            tenant: d.tenant.as_str().to_owned(),
+            user: text(d.user.as_ref().map(UserId::as_str)),
             recipient_key: d.recipient_key.clone(),
-            channel: d.channel.to_string(),
+            channel: d.channel.as_str().to_owned(),
             masked_address: d.address.clone().unwrap_or_default(),
-            category: text(d.category.as_ref()),
+            category: text(d.category.as_ref().map(CategoryKey::as_str)),
             priority: u8::from(d.priority).into(),
-            state: d.state.to_string(),
-            reason: text(d.reason.as_ref()),
+            state: d.state.as_str().to_owned(),
+            reason: text(d.reason.map(Reason::as_str)),
             accepted_at_us: d.accepted_at.as_microsecond(),
             updated_at_us: d.updated_at.as_microsecond(),
             metadata: d.metadata.clone(),
-            template: text(d.template.as_ref()),
-            provider: text(d.provider.as_ref()),
+            template: text(d.template.as_deref()),
+            provider: text(d.provider.as_deref()),
             leads: d.leads,
             history: steps(&d.history),
         }

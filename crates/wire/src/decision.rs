@@ -12,18 +12,18 @@ impl From<&Plan> for proto::Decision {
     fn from(plan: &Plan) -> Self {
         let line = |line: &Planned| match line {
             Planned::Send { channel, target, locale } => proto::Line {
-                channel: channel.to_string(),
+                channel: channel.as_str().to_owned(),
                 address: target.address.expose().to_owned(),
                 address_since_us: us(target.since),
-                app: text(target.app.as_ref()),
+                app: text(target.app.as_deref()),
                 development: target.environment == Environment::Sandbox,
-                locale: text(locale.as_ref()),
+                locale: text(locale.as_ref().map(Locale::as_str)),
                 ..proto::Line::default()
             },
             Planned::End { channel, state, reason } => proto::Line {
-                channel: channel.to_string(),
-                state: state.to_string(),
-                reason: reason.to_string(),
+                channel: channel.as_str().to_owned(),
+                state: state.as_str().to_owned(),
+                reason: reason.as_str().to_owned(),
                 ..proto::Line::default()
             },
         };

@@ -42,6 +42,9 @@ struct Item {
     work: Work,
 }
 
+/// Boxed, for a case is large and passed on a few times.
+type Cases = Vec<Box<Case>>;
+
 /// A record that was decided over, with the user as they are now, for the language.
 struct Case {
     item: Item,
@@ -95,7 +98,7 @@ fn in_turns<T>(all: impl Iterator<Item = T>, tenant: impl Fn(&T) -> TenantId) ->
 impl Router {
     /// Decides, and has the ledger keep it: whoever comes to a record again, because this process or its answer was lost, makes
     /// the same of it, though the user may have changed since. A record of which that cannot be said waits.
-    async fn decide(&self, items: Vec<Item>) -> Vec<Case> {
+    async fn decide(&self, items: Vec<Item>) -> Cases {
         let recipient = |item: &Item| UserKey::of(&item.notification.tenant, &item.notification.recipient);
         let users = match self.users.look_up_each(items.iter().map(recipient)).await {
             Ok(users) => users,
@@ -119,7 +122,7 @@ impl Router {
             let plan = decide(n, user.as_ref(), policy, now);
             let (notification, recipient) = (n.id, n.recipient.key());
             decisions.push(Decision { notification, recipient, plan: Decided(plan.encode()) });
-            decided.push(Case { item, user, plan });
+            decided.push(Box::new(Case { item, user, plan }));
         }
         match self.ledger.decide(&decisions).await {
             Ok(stood) => self.stand_by(decided, stood).await,
@@ -130,13 +133,13 @@ impl Router {
     }
 
     /// Takes the decisions that stood already.
-    async fn stand_by(&self, decided: Vec<Case>, stood: Vec<Option<Decided>>) -> Vec<Case> {
+    async fn stand_by(&self, decided: Cases, stood: Vec<Option<Decided>>) -> Cases {
         let (mut standing, mut unreadable) = (Vec::with_capacity(decided.len()), Vec::new());
-        for (decided, stood) in decided.into_iter().zip(stood) {
+        for (mut decided, stood) in decided.into_iter().zip(stood) {
             match stood.map(|plan| Plan::decode(&plan.0)) {
                 None => standing.push(decided),
                 Some(Ok(plan)) => {
-                    let mut decided = Case { plan, ..decided };
+                    decided.plan = plan;
                     decided.item.notification.accepted_at = decided.plan.accepted_at;
                     standing.push(decided);
                 }
@@ -193,7 +196,7 @@ impl Router {
 }
 
 /// Hands the records back until a store answers again.
-fn wait(items: impl Iterator<Item = Item>, error: &StoreError, what: &str) -> Vec<Case> {
+fn wait(items: impl Iterator<Item = Item>, error: &StoreError, what: &str) -> Cases {
     let mut records = 0;
     for item in items {
         item.work.ack.retry(DOWN);
