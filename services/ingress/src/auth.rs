@@ -1,12 +1,13 @@
 //! Who is calling: an API key of a tenant, or the installation's operator.
 
-use std::net::SocketAddr;
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::{
-    extract::{ConnectInfo, Request, State},
+    extract::{ConnectInfo, Request},
     http::{HeaderMap, header},
-    middleware::Next,
-    response::Response,
 };
 use domain::{Secret, TenantId, Timestamp, config::Scope};
 use ring::{digest, hmac};
@@ -21,11 +22,13 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// The name of the key.
-    pub name: String,
+    pub name: Arc<str>,
     /// Whose key it is; `None` for the installation's operator.
     pub tenant: Option<TenantId>,
-    scopes: Vec<Scope>,
-    from: String,
+    scopes: Arc<[Scope]>,
+    /// Of the key; the operator's has none.
+    pub(crate) fingerprint: Arc<str>,
+    peer: Option<IpAddr>,
 }
 
 impl Caller {
@@ -48,13 +51,18 @@ impl Caller {
 
     /// A change made by this client.
     pub(crate) fn change(&self, at: Timestamp) -> Change {
-        Change { by: self.name.clone(), from: self.from.clone(), at }
+        let from = self.peer.map_or_else(|| "http".to_owned(), |ip| format!("http {ip}"));
+        Change { by: self.name.to_string(), from, at }
     }
 }
 
 /// SHA-256 in hex: what is kept of a key.
 pub fn fingerprint(key: &str) -> String {
-    digest::digest(&digest::SHA256, key.as_bytes()).as_ref().iter().map(|b| format!("{b:02x}")).collect()
+    let digest = digest::digest(&digest::SHA256, key.as_bytes());
+    digest.as_ref().iter().fold(String::with_capacity(64), |mut hex, byte| {
+        hex.extend([byte >> 4, byte & 0xf].map(|half| char::from(b"0123456789abcdef"[usize::from(half)])));
+        hex
+    })
 }
 
 /// The installation's operator key, compared in constant time.
@@ -73,17 +81,10 @@ impl OperatorKey {
     }
 }
 
-/// Lets a request through with its [`Caller`], before anything of its body is read.
-pub(crate) async fn authenticate(
-    State(ingress): State<Ingress>,
-    mut request: Request,
-    next: Next,
-) -> Result<Response, Problem> {
+/// Whose request it is, by its head alone.
+pub(crate) fn authenticate(ingress: &Ingress, request: &Request) -> Result<Caller, Problem> {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
-    let from = peer.map_or_else(|| "http".to_owned(), |ip| format!("http {ip}"));
-    let caller = identify(&ingress, bearer(request.headers())?, from)?;
-    request.extensions_mut().insert(caller);
-    Ok(next.run(request).await)
+    identify(ingress, bearer(request.headers())?, peer)
 }
 
 fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
@@ -97,15 +98,21 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
     Ok(key.trim())
 }
 
-fn identify(ingress: &Ingress, key: &str, from: String) -> Result<Caller, Problem> {
+fn identify(ingress: &Ingress, key: &str, peer: Option<IpAddr>) -> Result<Caller, Problem> {
     if !ingress.config.is_ready() {
         return Err(Problem::new(Kind::Unavailable, "the configuration is still being read; send the request again"));
     }
     if ingress.operator.as_ref().is_some_and(|operator| operator.is(key)) {
-        return Ok(Caller { name: "operator".into(), tenant: None, scopes: vec![Scope::Operator], from });
+        return Ok(Caller {
+            name: "operator".into(),
+            tenant: None,
+            scopes: [Scope::Operator].into(),
+            fingerprint: "".into(),
+            peer,
+        });
     }
-    let snapshot = ingress.config.snapshot();
-    let Some((at, found)) = snapshot.key(&fingerprint(key)) else {
+    let (snapshot, fingerprint) = (ingress.config.snapshot(), fingerprint(key));
+    let Some((at, found)) = snapshot.key(&fingerprint) else {
         return Err(Problem::new(Kind::Unauthorized, "there is no such key"));
     };
     if found.revoked {
@@ -114,5 +121,12 @@ fn identify(ingress: &Ingress, key: &str, from: String) -> Result<Caller, Proble
     if snapshot.tenant(&at.tenant).is_none() {
         return Err(Problem::new(Kind::Unauthorized, "the key's tenant does not exist any more"));
     }
-    Ok(Caller { name: at.name.clone(), tenant: Some(at.tenant.clone()), scopes: found.scopes.clone(), from })
+    let scopes = found.scopes.as_slice().into();
+    Ok(Caller {
+        name: at.name.as_str().into(),
+        tenant: Some(at.tenant.clone()),
+        scopes,
+        fingerprint: fingerprint.into(),
+        peer,
+    })
 }

@@ -68,6 +68,10 @@ pub(crate) fn has_nul(json: &[u8]) -> bool {
 
 /// Parses JSON; the error has the pointer of the field, below `at`, or the line and column.
 pub(crate) fn parse<'a, T: Deserialize<'a>>(json: &'a [u8], at: &str) -> Result<T, FieldErrors> {
+    // only what is wrong is read again, for where that is
+    if let Ok(value) = serde_json::from_slice(json) {
+        return Ok(value);
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let parsed = serde_path_to_error::deserialize(&mut deserializer)
         .map_err(|e| (pointer(at, e.path()), e.into_inner()))

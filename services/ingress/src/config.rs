@@ -140,7 +140,7 @@ pub(crate) async fn put(
     bus::config::check(&at, &value).map_err(|detail| Problem::field("", detail))?;
     check_place(&ingress.config.snapshot(), &at, &value)?;
     ingress.config.put(&at, Some(&value)).await?;
-    tracing::info!(by = caller.name, kind = %at.kind, tenant = %at.tenant, name = at.name, "configuration entry written");
+    tracing::info!(by = &*caller.name, kind = %at.kind, tenant = %at.tenant, name = at.name, "configuration entry written");
     Ok(Json(entries::shown(at.kind, &value)))
 }
 
@@ -175,7 +175,7 @@ pub(crate) async fn delete(
         return Err(Problem::new(problem::Kind::Conflict, detail));
     }
     ingress.config.put(&at, None).await?;
-    tracing::info!(by = caller.name, kind = %at.kind, tenant = %at.tenant, name = at.name, "configuration entry removed");
+    tracing::info!(by = &*caller.name, kind = %at.kind, tenant = %at.tenant, name = at.name, "configuration entry removed");
     Ok(StatusCode::NO_CONTENT)
 }
 

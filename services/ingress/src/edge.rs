@@ -12,7 +12,7 @@ use axum::{
 };
 
 use crate::{
-    Ingress, metrics,
+    Ingress, auth, metrics,
     problem::{Kind, OUTCOME_OPEN, Problem},
 };
 
@@ -73,9 +73,15 @@ async fn as_problem(mut response: Response, id: &RequestId, route: &str) -> Resp
     rendered
 }
 
-/// Bounds how many requests are at work, and for how long. Stands behind the authentication, so that only those who have a
-/// key can take a place.
-pub(crate) async fn admit(State(ingress): State<Ingress>, request: Request, next: Next) -> Result<Response, Problem> {
+/// Lets a request through with its [`auth::Caller`], before anything of its body is read; bounds how many are at work, and for
+/// how long. Only those who have a key can take a place.
+pub(crate) async fn admit(
+    State(ingress): State<Ingress>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let caller = auth::authenticate(&ingress, &request)?;
+    request.extensions_mut().insert(caller);
     let Ok(_place) = ingress.admitted.try_acquire() else {
         return Err(Problem::new(Kind::Unavailable, "too many requests are at work; nothing was done, send it again"));
     };

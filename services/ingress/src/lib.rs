@@ -54,22 +54,32 @@ pub struct Options {
     pub devices_per_user: usize,
 }
 
-/// What the handlers work with. Cheap to clone; all clones share the same limits.
+/// What the handlers work with. Cheap to clone, which axum does for each layer and handler; all clones share the same limits.
 #[derive(Clone)]
-pub struct Ingress {
+pub struct Ingress(Arc<Inner>);
+
+/// What all clones of an [`Ingress`] share.
+pub struct Inner {
     log: Arc<dyn bus::Log>,
     topics: bus::Topics,
     config: bus::Config,
     users: Arc<dyn store::Users>,
     deliveries: Arc<dyn store::Deliveries>,
     operator: Option<auth::OperatorKey>,
-    admitted: Arc<Semaphore>,
-    publishing: Arc<Semaphore>,
+    admitted: Semaphore,
+    publishing: Semaphore,
     publishing_kib: u32,
     request_timeout: Duration,
     devices_per_user: usize,
     user_turns: Turns,
     template_turns: Turns,
+}
+
+impl std::ops::Deref for Ingress {
+    type Target = Inner;
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
 }
 
 impl Ingress {
@@ -82,21 +92,21 @@ impl Ingress {
         options: &Options,
     ) -> Self {
         let publishing_kib = options.publishing_mib.saturating_mul(1024);
-        Self {
+        Self(Arc::new(Inner {
             log,
             topics,
             config,
             users: stores.users.clone(),
             deliveries: stores.deliveries.clone(),
             operator: options.operator_key.as_ref().map(auth::OperatorKey::new),
-            admitted: Arc::new(Semaphore::new(options.in_flight)),
-            publishing: Arc::new(Semaphore::new(publishing_kib as usize)),
+            admitted: Semaphore::new(options.in_flight),
+            publishing: Semaphore::new(publishing_kib as usize),
             publishing_kib,
             request_timeout: options.request_timeout,
             devices_per_user: options.devices_per_user,
             user_turns: Turns::default(),
             template_turns: Turns::default(),
-        }
+        }))
     }
 }
 
@@ -125,7 +135,6 @@ pub fn router(ingress: Ingress) -> Router {
         .route("/v1/config/{kind}/{name}", put(config::put).get(config::get).delete(config::delete));
     planned::add(built)
         .layer(middleware::from_fn_with_state(ingress.clone(), edge::admit))
-        .layer(middleware::from_fn_with_state(ingress.clone(), auth::authenticate))
         .route("/openapi.json", get(openapi::get))
         .fallback(edge::not_found)
         .layer(middleware::from_fn(edge::observe))

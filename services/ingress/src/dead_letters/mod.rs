@@ -97,7 +97,7 @@ pub(crate) async fn get(
     if !filter.owns(subject.as_ref()) {
         return Err(no_such_letter());
     }
-    tracing::info!(by = caller.name, dead_letter = %id, "dead letter read");
+    tracing::info!(by = &*caller.name, dead_letter = %id, "dead letter read");
     let (key, headers, value) = (letter.key.clone(), letter.headers.clone(), letter.value.clone());
     let found = Found::new(letter, subject);
     let letter = DeadLetter::new(&found, view::state_of(&ingress, &found).await);

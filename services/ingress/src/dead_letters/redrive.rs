@@ -118,7 +118,7 @@ pub(crate) async fn redrive(
     }
     let results = run.results(&ids);
     let count = results.iter().filter(|r| r.outcome == "redriven").count();
-    tracing::info!(by = caller.name, asked = ids.len(), redriven = count, dry_run, "dead letters re-driven");
+    tracing::info!(by = &*caller.name, asked = ids.len(), redriven = count, dry_run, "dead letters re-driven");
     Ok(Json(RedriveAnswer { redriven_at: at, dry_run, results, next_cursor: next.map(Place::cursor) }))
 }
 

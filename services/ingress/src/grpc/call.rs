@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use domain::{NotificationId, TenantId, Timestamp, config::Scope};
 use tonic::{Request, Status};
 use wire::TraceContext;
@@ -10,7 +10,7 @@ use wire::TraceContext;
 use super::refusal;
 use crate::{
     Ingress,
-    auth::{self, Caller},
+    auth::Caller,
     edge::RequestId,
     notifications::{publish::Accepting, request::Draft},
     problem::{Kind, Problem},
@@ -21,8 +21,6 @@ pub(super) struct Call {
     method: &'static str,
     id: RequestId,
     caller: Caller,
-    /// What is kept of the client's key.
-    fingerprint: String,
     trace: Option<TraceContext>,
     has_idempotency_key: bool,
 }
@@ -35,12 +33,10 @@ impl Call {
             return Err(Status::internal("the call was not authenticated"));
         };
         let headers: &HeaderMap = request.metadata().as_ref();
-        let key = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()?.split_once(' '));
         Ok(Self {
             method,
             id: id.clone(),
             caller: caller.clone(),
-            fingerprint: auth::fingerprint(key.map_or("", |(_, key)| key.trim())),
             trace: headers.get(TraceContext::HEADER).and_then(|h| TraceContext::parse(h.as_bytes())),
             has_idempotency_key: headers.contains_key("idempotency-key"),
         })
@@ -64,7 +60,7 @@ impl Call {
     /// That the key, which opened a stream long ago, may still send.
     pub(super) fn may_still_send(&self, ingress: &Ingress) -> Result<(), Problem> {
         let config = ingress.config.snapshot();
-        let key = config.key(&self.fingerprint).filter(|(at, _)| config.tenant(&at.tenant).is_some());
+        let key = config.key(&self.caller.fingerprint).filter(|(at, _)| config.tenant(&at.tenant).is_some());
         match key {
             Some((_, key)) if !key.revoked && key.scopes.contains(&Scope::NotificationsWrite) => Ok(()),
             _ => Err(Problem::new(Kind::Unauthorized, "the key was revoked or changed while the stream was open")),

@@ -1,7 +1,10 @@
 //! From checked requests to records on the log, in one call, and what became of each.
 
 use bus::{Headers, LogError, Outgoing, Topics, topic};
-use domain::{Message, NotificationId, NotificationStatus, Status, TemplateRef, TenantId, Timestamp};
+use bytes::Bytes;
+use domain::{
+    Message, NotificationId, NotificationStatus, Status, TemplateRef, TenantId, Timestamp, content::json_size,
+};
 use tokio::sync::SemaphorePermit;
 use wire::{Record as _, TraceContext};
 
@@ -74,8 +77,8 @@ fn outcome<T>(id: NotificationId, results: impl Iterator<Item = Result<T, LogErr
 fn records(topics: &Topics, accepting: Accepting, batch: &mut Vec<Outgoing>) {
     let Accepting { id, tenant, mut draft, trace, at: now } = accepting;
     let trace = bus::trace::onward(trace);
-    let headers =
-        Headers::default().with(TraceContext::HEADER, trace.to_string()).with("content-type", "application/protobuf");
+    let trace = Bytes::copy_from_slice(&trace.header());
+    let headers = Headers::default().with(TraceContext::HEADER, trace).with("content-type", "application/protobuf");
     let recipients = std::mem::take(&mut draft.recipients);
     let status = Status::Notification(NotificationStatus {
         id,
@@ -133,9 +136,9 @@ fn make_room<'a>(ingress: &'a Ingress, accepting: &[Accepting]) -> Result<Semaph
 
 fn record_bytes(draft: &Draft) -> usize {
     let message = match &draft.message {
-        Message::Content(content) => serde_json::to_vec(content),
-        Message::Template { data, .. } => serde_json::to_vec(data),
+        Message::Content(content) => json_size(content),
+        Message::Template { data, .. } => json_size(data),
     };
     let metadata: usize = draft.metadata.iter().map(|(k, v)| k.len() + v.len() + 16).sum();
-    512 + message.map_or(0, |b| b.len()) + metadata
+    message.saturating_add(512 + metadata)
 }

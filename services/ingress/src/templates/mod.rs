@@ -66,10 +66,10 @@ pub(crate) async fn put(
         latest: before.map_or_else(|| highest(&place, &config), |head| head.latest),
         draft: Some(template),
         updated_at: now(),
-        updated_by: caller.name.clone(),
+        updated_by: caller.name.to_string(),
     };
     write(&ingress, &place.head(), &head).await?;
-    tracing::info!(by = caller.name, tenant = %place.tenant, template = key, "template drafted");
+    tracing::info!(by = &*caller.name, tenant = %place.tenant, template = key, "template drafted");
     Ok(Json(answer(&place, &head, &ingress.config.snapshot())))
 }
 
@@ -196,10 +196,10 @@ pub(crate) async fn publish(
         latest: of.version.max(head.latest),
         draft: None,
         updated_at: now(),
-        updated_by: caller.name.clone(),
+        updated_by: caller.name.to_string(),
     };
     write(&ingress, &place.head(), &head).await?;
-    tracing::info!(by = caller.name, tenant = %place.tenant, template = %of, "template published");
+    tracing::info!(by = &*caller.name, tenant = %place.tenant, template = %of, "template published");
     Ok(Json(VersionAnswer::new(&of, version)))
 }
 
@@ -219,7 +219,7 @@ async fn keep(
         return Ok((place.version(highest), version));
     }
     let of = place.version(highest.max(head.latest) + 1);
-    let version = Version { template: draft.clone(), published_at: now(), published_by: caller.name.clone() };
+    let version = Version { template: draft.clone(), published_at: now(), published_by: caller.name.to_string() };
     write(ingress, &place.entry(&of), &version).await?;
     Ok((of, version))
 }
@@ -252,7 +252,7 @@ pub(crate) async fn delete(
     for at in entries {
         ingress.config.put(at, None).await?;
     }
-    tracing::info!(by = caller.name, tenant = %place.tenant, template = key, "template removed");
+    tracing::info!(by = &*caller.name, tenant = %place.tenant, template = key, "template removed");
     Ok(StatusCode::NO_CONTENT)
 }
 
