@@ -31,7 +31,7 @@ use crate::{
 
 /// The product's, so that what is compared has the same.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// How fast Carillon is, as a ratio to the raw parts that it is made of.
 ///
