@@ -1,6 +1,6 @@
 //! The log as a trait, in the words of Kafka. Three adapters pass one contract suite (`tests/contract/`).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::sync::oneshot;
@@ -39,8 +39,14 @@ pub trait Log: Send + Sync + 'static {
     /// Records of the same key keep their order.
     async fn publish(&self, batch: Vec<Outgoing>) -> Vec<Result<Position, LogError>>;
 
-    /// Joins a group. A group begins at the oldest record.
-    async fn subscribe(&self, group: &str, topics: &[Arc<str>]) -> Result<Box<dyn Subscription>, LogError>;
+    /// Joins a group. A group begins at the oldest record. The log may keep records back for up to `gather`, so that more of them
+    /// come at once; where each reading costs a request of its own, that is cheaper.
+    async fn subscribe(
+        &self,
+        group: &str,
+        topics: &[Arc<str>],
+        gather: Duration,
+    ) -> Result<Box<dyn Subscription>, LogError>;
 
     /// Reads a whole topic from its beginning, without a group, and goes on for ever.
     async fn follow(&self, topic: &str) -> Result<Box<dyn Follow>, LogError>;

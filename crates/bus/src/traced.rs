@@ -1,6 +1,6 @@
 //! A log whose publishing shows up in traces: every record that belongs to a trace names the span in which it was published.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -26,8 +26,13 @@ impl Log for Traced {
         results
     }
 
-    async fn subscribe(&self, group: &str, topics: &[Arc<str>]) -> Result<Box<dyn Subscription>, LogError> {
-        self.0.subscribe(group, topics).await
+    async fn subscribe(
+        &self,
+        group: &str,
+        topics: &[Arc<str>],
+        gather: Duration,
+    ) -> Result<Box<dyn Subscription>, LogError> {
+        self.0.subscribe(group, topics, gather).await
     }
 
     async fn follow(&self, topic: &str) -> Result<Box<dyn Follow>, LogError> {

@@ -1,8 +1,11 @@
 //! Counts what passes through a log or an index, so that it is known when all is done.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -26,8 +29,13 @@ impl Log for CountedLog {
         results
     }
 
-    async fn subscribe(&self, group: &str, topics: &[Arc<str>]) -> Result<Box<dyn Subscription>, LogError> {
-        self.log.subscribe(group, topics).await
+    async fn subscribe(
+        &self,
+        group: &str,
+        topics: &[Arc<str>],
+        gather: Duration,
+    ) -> Result<Box<dyn Subscription>, LogError> {
+        self.log.subscribe(group, topics, gather).await
     }
 
     async fn follow(&self, topic: &str) -> Result<Box<dyn Follow>, LogError> {

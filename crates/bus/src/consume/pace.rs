@@ -16,6 +16,16 @@ pub enum Pace {
     Gathered(Duration),
 }
 
+impl Pace {
+    /// How long records may be kept back for more to come.
+    pub(super) const fn gather(self) -> Duration {
+        match self {
+            Self::InOrder => Duration::ZERO,
+            Self::Gathered(time) => time,
+        }
+    }
+}
+
 /// A batch that is gathered: since when.
 #[derive(Debug, Default)]
 pub(super) struct Gathering(Option<Instant>);

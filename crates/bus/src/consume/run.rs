@@ -90,7 +90,7 @@ impl Loop {
             let joined = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return self.drain(None).await,
-                joined = self.log.subscribe(&self.settings.group, &self.settings.topics) => joined,
+                joined = self.log.subscribe(&self.settings.group, &self.settings.topics, self.settings.pace.gather()) => joined,
             };
             let error = match joined {
                 Ok(mut subscription) => {

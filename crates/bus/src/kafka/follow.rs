@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -39,7 +40,7 @@ impl Follower {
         let stopped = stop.clone();
         blocking(move || {
             // librdkafka wants a group; this one is never joined and nothing is committed to it
-            let mut config = settings.consumer(&format!("{}.follow", settings.client_id));
+            let mut config = settings.consumer(&format!("{}.follow", settings.client_id), Duration::ZERO);
             config.set("enable.partition.eof", "true");
             let consumer = BaseConsumer::from_config_and_context(&config, Plain).map_err(|e| refused(&e))?;
             let behind = assign(&consumer, &topic)?;

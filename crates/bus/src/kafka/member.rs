@@ -81,6 +81,7 @@ impl Member {
         settings: Arc<KafkaSettings>,
         group: String,
         topics: Vec<Arc<str>>,
+        gather: Duration,
     ) -> Result<Self, LogError> {
         let shared = Arc::new(Shared::default());
         let stop = Stop(shared.clone());
@@ -89,7 +90,7 @@ impl Member {
         let drain_timeout = settings.drain_timeout;
         let membership = Membership::new(shared.clone(), sender, drain_timeout);
         let consumer = blocking(move || {
-            let config = settings.consumer(&group);
+            let config = settings.consumer(&group, gather);
             let consumer = BaseConsumer::from_config_and_context(&config, membership).map_err(|e| refused(&e))?;
             for topic in &topics {
                 partitions(consumer.client(), topic)?;

@@ -11,7 +11,10 @@ mod publish;
 mod records;
 mod settings;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use rdkafka::ClientConfig;
@@ -99,8 +102,13 @@ impl Log for Kafka {
         results
     }
 
-    async fn subscribe(&self, group: &str, topics: &[Arc<str>]) -> Result<Box<dyn Subscription>, LogError> {
-        Ok(Box::new(Member::join(self.settings.clone(), group.to_owned(), topics.to_vec()).await?))
+    async fn subscribe(
+        &self,
+        group: &str,
+        topics: &[Arc<str>],
+        gather: Duration,
+    ) -> Result<Box<dyn Subscription>, LogError> {
+        Ok(Box::new(Member::join(self.settings.clone(), group.to_owned(), topics.to_vec(), gather).await?))
     }
 
     async fn follow(&self, topic: &str) -> Result<Box<dyn Follow>, LogError> {

@@ -41,7 +41,7 @@ impl KafkaSettings {
 
     /// Asks librdkafka whether it takes these settings.
     pub(super) fn check(&self) -> Result<(), LogError> {
-        for config in [self.producer(), self.consumer("check")] {
+        for config in [self.producer(), self.consumer("check", Duration::ZERO)] {
             config.create_native_config().map_err(|e| refused(&e))?;
         }
         Ok(())
@@ -80,13 +80,17 @@ impl KafkaSettings {
         config
     }
 
-    pub(super) fn consumer(&self, group: &str) -> ClientConfig {
+    /// Of a group whose records the broker may keep back for so long, for more to come at once.
+    pub(super) fn consumer(&self, group: &str, gather: Duration) -> ClientConfig {
+        // a fetch for every few records is what costs the broker most
+        let (wait, least) = if gather.is_zero() { (100, 1) } else { (gather.as_millis(), 512 * 1024) };
         let mut config = self.tuned(&[
             ("session.timeout.ms", self.session_timeout_ms.to_string()),
             // members hear of a rebalance with a heartbeat
             ("heartbeat.interval.ms", 500.min(self.session_timeout_ms / 6).to_string()),
             ("partition.assignment.strategy", "cooperative-sticky".to_owned()),
-            ("fetch.wait.max.ms", 100.to_string()),
+            ("fetch.wait.max.ms", wait.to_string()),
+            ("fetch.min.bytes", least.to_string()),
             // the default of a second is what a reader waits after every full queue
             ("fetch.queue.backoff.ms", 10.to_string()),
             ("queued.max.messages.kbytes", (16 * 1024).to_string()),

@@ -214,7 +214,12 @@ impl Log for Sim {
         results
     }
 
-    async fn subscribe(&self, group: &str, topics: &[Arc<str>]) -> Result<Box<dyn Subscription>, LogError> {
+    async fn subscribe(
+        &self,
+        group: &str,
+        topics: &[Arc<str>],
+        _gather: Duration,
+    ) -> Result<Box<dyn Subscription>, LogError> {
         Ok(Box::new(subscription::subscribe(&self.0, group, topics)?))
     }
 

@@ -39,12 +39,12 @@ async fn a_member_that_is_not_told_where_to_begin_says_so_and_the_next_one_reads
 
     let refusal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_COORDINATOR;
     cluster.request_errors(RDKafkaApiKey::OffsetFetch, &[refusal]);
-    let mut stranded = log.subscribe("g", std::slice::from_ref(&topic)).await.expect("joined");
+    let mut stranded = log.subscribe("g", std::slice::from_ref(&topic), Duration::ZERO).await.expect("joined");
     let said = first(&mut *stranded).await.expect_err("no offset to begin at");
     assert!(said.contains("committed offsets"), "{said}");
     stranded.close().await;
 
-    let mut next = log.subscribe("g", &[topic]).await.expect("joined");
+    let mut next = log.subscribe("g", &[topic], Duration::ZERO).await.expect("joined");
     assert_eq!(first(&mut *next).await, Ok(0));
     next.close().await;
 }

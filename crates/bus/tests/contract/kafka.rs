@@ -285,7 +285,7 @@ async fn what_is_missing_or_away_is_said() {
         matches!(&results[0], Err(LogError::Topic { detail, .. }) if detail.contains("carillon topics")),
         "{results:?}"
     );
-    let joined = within("a result", log.subscribe("group", std::slice::from_ref(&missing))).await.err();
+    let joined = within("a result", log.subscribe("group", std::slice::from_ref(&missing), Duration::ZERO)).await.err();
     assert!(
         matches!(&joined, Some(LogError::Topic { detail, .. }) if detail.contains("carillon topics")),
         "{joined:?}"

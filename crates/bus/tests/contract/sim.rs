@@ -41,7 +41,7 @@ async fn stubborn(log: Sim, records: Vec<Outgoing>) {
 async fn mortal(log: Sim, topic: Arc<str>, seed: u64) {
     let mut chance = fastrand::Rng::with_seed(seed);
     loop {
-        let mut member = log.subscribe(GROUP, std::slice::from_ref(&topic)).await.expect("joined");
+        let mut member = log.subscribe(GROUP, std::slice::from_ref(&topic), Duration::ZERO).await.expect("joined");
         let mut finished = BTreeMap::new();
         while chance.u8(..) != 0 {
             match timeout(Duration::from_secs(1), member.next()).await {

@@ -358,7 +358,7 @@ pub async fn what_cannot_be_written_is_said_per_record(log: &dyn Log) {
     let says_remedy = |e: &LogError| matches!(e, LogError::Topic { detail, .. } if detail.contains("carillon topics"));
     assert!(results[2].as_ref().is_err_and(says_remedy), "{results:?}");
     assert!(
-        within("to join", log.subscribe("group", std::slice::from_ref(&missing)))
+        within("to join", log.subscribe("group", std::slice::from_ref(&missing), Duration::ZERO))
             .await
             .err()
             .is_some_and(|e| says_remedy(&e))

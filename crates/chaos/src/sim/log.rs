@@ -1,6 +1,6 @@
 //! The log as a process sees it that can die.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bus::{
@@ -23,9 +23,14 @@ impl Log for Mortal {
         results
     }
 
-    async fn subscribe(&self, group: &str, topics: &[Arc<str>]) -> Result<Box<dyn Subscription>, LogError> {
+    async fn subscribe(
+        &self,
+        group: &str,
+        topics: &[Arc<str>],
+        gather: Duration,
+    ) -> Result<Box<dyn Subscription>, LogError> {
         self.life.live().await;
-        let seat = self.life.seat(self.log.subscribe(group, topics).await?);
+        let seat = self.life.seat(self.log.subscribe(group, topics, gather).await?);
         Ok(Box::new(Seated { life: self.life.clone(), seat }))
     }
 

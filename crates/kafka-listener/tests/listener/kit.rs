@@ -25,7 +25,7 @@ async fn what_a_client_writes_reaches_the_services_of_the_process() {
     let kit = kit(&dir, "").await;
     let listen = kafka_listener::run(&kit, kafka_listener::address("0").unwrap()).await.unwrap();
     assert!(listen.ip().is_loopback());
-    let mut subscription = kit.log.subscribe("ours.ingress", &[kit.topics.events()]).await.unwrap();
+    let mut subscription = kit.log.subscribe("ours.ingress", &[kit.topics.events()], Duration::ZERO).await.unwrap();
 
     let mut config = ClientConfig::new();
     let producer: FutureProducer = config.set("bootstrap.servers", listen.to_string()).create().unwrap();
