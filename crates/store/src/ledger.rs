@@ -72,8 +72,10 @@ pub trait Ledger: Send + Sync + 'static {
     /// Gives a claim back without a send, so that it can be claimed anew. Only the owner's own open claim is given back.
     async fn release(&self, delivery: DeliveryId, owner: u128) -> Result<(), StoreError>;
 
-    /// Records ends, many in one round trip. The first end stays; a later one for the same delivery is ignored.
-    async fn settle(&self, ends: &[(DeliveryId, Settled)]) -> Result<(), StoreError>;
+    /// Records ends, many in one round trip; for each, in order, `None` or what stands instead: the end that was recorded first
+    /// (the same one, when the call is repeated), or the open claim of another who has taken over, and whose end will count. An
+    /// end without a claim is recorded: the claim may have been pruned or lost, and the delivery must still not be sent again.
+    async fn settle(&self, owner: u128, ends: &[(DeliveryId, Settled)]) -> Result<Vec<Option<Claim>>, StoreError>;
 
     /// Opens an ended claim again, for the caller, who has an operator's word for it: only if it still ends with exactly these
     /// bytes, so that of two operators one gets it. A repeated call answers `false`: the claim is open by then.

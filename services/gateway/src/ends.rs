@@ -1,14 +1,14 @@
 //! Ends, as many at a time as have come together: settled in one call, told in one publish, and only then their records are
 //! finished. While one batch is on its way the next one gathers, so no end waits for others that may not come.
 
-use std::{mem::take, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{mem::take, panic::AssertUnwindSafe, sync::Arc};
 
 use bus::{Log, Outgoing, consume::Work};
 use bytes::Bytes;
-use domain::{Channel, DeliveryId, Reason, State, Timestamp};
+use domain::{Channel, DeliveryId, Reason, State};
 use futures::FutureExt as _;
-use store::{Claim, ClaimRequest, Ledger, Settled};
-use tokio::{sync::mpsc, time::Instant};
+use store::{Claim, Ledger, Settled};
+use tokio::sync::mpsc;
 
 use crate::{
     begun::Sending,
@@ -35,16 +35,12 @@ pub(crate) struct Fresh {
     pub(crate) reason: Option<Reason>,
     /// Until it is settled nobody else may be at it.
     pub(crate) sending: Sending,
-    /// When its claim was sure to be ours.
-    pub(crate) begun: Instant,
 }
 
 /// Where ends of one lane go.
 pub(crate) struct Ends {
     pub(crate) channel: Channel,
     pub(crate) owner: u128,
-    /// How long another process respects our claim; zero if there is none.
-    pub(crate) lease: Duration,
     pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) log: Arc<dyn Log>,
     pub(crate) status: Arc<str>,
@@ -67,39 +63,28 @@ impl Ends {
         self.tell(batch).await;
     }
 
-    /// Records ends in the ledger, however long that takes: without it a second run would send again.
-    async fn settle(&self, batch: &mut [Ended]) {
+    /// Records ends in the ledger, however long that takes: without it a second run would send again. Whoever was slow may have
+    /// been taken over: then the end that stands is told, and where there is none yet, by whoever has the claim.
+    async fn settle(&self, batch: &mut Vec<Ended>) {
         let fresh = batch.iter().filter(|ended| ended.fresh.is_some());
         let ends: Vec<_> = fresh.map(|ended| (ended.delivery, Settled(ended.event.clone()))).collect();
         if ends.is_empty() {
             return;
         }
-        until_answered("settle claims", || self.ledger.settle(&ends)).await;
-        self.give_way(batch).await;
-        for mut fresh in batch.iter_mut().filter_map(|ended| ended.fresh.take()) {
-            fresh.sending.over = true;
-            metrics::ended(self.channel, fresh.state, fresh.reason);
-        }
-    }
-
-    /// Whoever took longer than its lease may have been taken over: then another end stands, and that one is told.
-    async fn give_way(&self, batch: &mut [Ended]) {
-        let late = |ended: &&mut Ended| ended.fresh.as_ref().is_some_and(|f| f.begun.elapsed() > self.lease);
-        let mut late: Vec<_> = batch.iter_mut().filter(|_| !self.lease.is_zero()).filter(late).collect();
-        if late.is_empty() {
-            return;
-        }
-        let (owner, at) = (self.owner, Timestamp::now());
-        let asked: Vec<_> = late.iter().map(|e| ClaimRequest { delivery: e.delivery, owner, at }).collect();
-        let claims = until_answered("ask for claims", || self.ledger.claim(&asked)).await;
-        for (ended, claim) in late.iter_mut().zip(claims) {
-            if let Claim::Settled(Settled(event)) = claim
-                && event != ended.event
-                && let Some(mut fresh) = ended.fresh.take()
-            {
-                ended.event = event;
+        let mut standing = until_answered("settle claims", || self.ledger.settle(self.owner, &ends)).await.into_iter();
+        for mut ended in take(batch) {
+            if let Some(mut fresh) = ended.fresh.take() {
                 fresh.sending.over = true;
+                match standing.next().flatten() {
+                    Some(Claim::Settled(Settled(event))) if event != ended.event => ended.event = event,
+                    None | Some(Claim::Settled(_)) => metrics::ended(self.channel, fresh.state, fresh.reason),
+                    Some(Claim::Open { .. } | Claim::Granted) => {
+                        ended.work.ack.retry(DOWN);
+                        continue;
+                    }
+                }
             }
+            batch.push(ended);
         }
     }
 

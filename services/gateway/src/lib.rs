@@ -61,7 +61,6 @@ pub fn run_with(kit: &Kit, channel: Channel, provider: Arc<dyn channels::Provide
         let ends = ends::Ends {
             channel,
             owner: kit.owner,
-            lease,
             ledger: kit.stores.ledger.clone(),
             log: kit.log.clone(),
             status: kit.topics.status(),

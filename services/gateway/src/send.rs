@@ -80,7 +80,7 @@ struct Asked {
 impl Sender {
     /// Takes a delivery to its end, or leaves its record to be handed out again.
     pub(crate) async fn carry_out(&self, mut item: Box<Item>, user: Found, claim: Claim, gone: Option<Timestamp>) {
-        let (id, begun) = (item.delivery.id, Instant::now());
+        let id = item.delivery.id;
         let claim = match claim {
             // what is rare is kept apart: hundreds of these are in hand at once
             Claim::Settled(settled) => match Box::pin(self.reopen(&mut item.delivery, &settled)).await {
@@ -140,7 +140,7 @@ impl Sender {
         let Item { delivery, work } = *item;
         let (state, reason) = (delivery.state(), delivery.history.last().and_then(|s| s.reason));
         let event = Status::Delivery(delivery.status()).encode();
-        self.end(Ended { delivery: id, event, fresh: Some(Fresh { state, reason, sending, begun }), work });
+        self.end(Ended { delivery: id, event, fresh: Some(Fresh { state, reason, sending }), work });
     }
 
     /// Attempts as the policy has them.

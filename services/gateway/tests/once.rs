@@ -163,8 +163,12 @@ async fn a_dead_address_is_not_asked_for_again() {
     assert_eq!(provider.1.load(SeqCst), 2, "the second was not asked for, the third is a new address");
 }
 
-/// Is so slow that its gateway is taken for gone: meanwhile another one takes over and ends the delivery.
-struct Slow(Arc<dyn store::Ledger>, u128, Duration);
+/// Is so slow that its gateway is taken for gone: meanwhile another one takes over, and ends the delivery after a while.
+struct Slow {
+    ledger: Arc<dyn store::Ledger>,
+    owner: u128,
+    ends_after: Duration,
+}
 
 #[async_trait]
 impl Provider for Slow {
@@ -174,27 +178,32 @@ impl Provider for Slow {
 
     async fn send(&self, delivery: &Delivery, _: Option<&Account>) -> Answer {
         let other = ClaimRequest { delivery: delivery.id, owner: 2, at: Timestamp::now() };
-        assert!(self.0.take_over(&other, self.1).await.expect("answered"), "it was ours");
-        let mut end = delivery.clone();
-        end.history.reached(Timestamp::now(), State::Failed, Some(Reason::ProviderRejected));
-        self.0.settle(&[(delivery.id, Settled(Status::Delivery(end.status()).encode()))]).await.expect("settled");
-        tokio::time::sleep(self.2).await;
+        assert!(self.ledger.take_over(&other, self.owner).await.expect("answered"), "it was ours");
+        let (mut end, ledger, wait) = (delivery.clone(), self.ledger.clone(), self.ends_after);
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            end.history.reached(Timestamp::now(), State::Failed, Some(Reason::ProviderRejected));
+            let end = (end.id, Settled(Status::Delivery(end.status()).encode()));
+            assert_eq!(ledger.settle(2, &[end]).await.expect("settled"), [None], "it is the other one's");
+        });
+        tokio::time::sleep(Duration::from_millis(300)).await;
         Answer { outcome: Outcome::Sent, detail: "taken".into() }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_end_is_told_however_slow_a_gateway_was() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let short = [("CARILLON__GATEWAY__WEBHOOK__TIMEOUT", "100ms"), ("CARILLON__GATEWAY__RETRY__CAP", "100ms")];
-    let short = short.map(|(k, v)| (k.to_owned(), v.to_owned()));
-    let settings = Settings::load(&[gateway::SETTINGS], None, short).expect("valid settings");
-    let mut kit = Kit::embedded(settings, dir.path()).await.expect("a kit");
-    kit.exclusive = false;
-    // the lease is the timeout, the cap and two seconds
-    let slow = Slow(kit.stores.ledger.clone(), kit.owner, Duration::from_millis(2500));
-    let events = events_on(kit, Arc::new(slow), vec![delivery()]).await;
-    assert_eq!(events[0].state, State::Failed, "the end that stands in the ledger");
+    // before the slow one comes to its own, and after that
+    for ends_after in [Duration::ZERO, Duration::from_millis(600)] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let settings = Settings::load(&[gateway::SETTINGS], None, []).expect("the defaults are valid");
+        let mut kit = Kit::embedded(settings, dir.path()).await.expect("a kit");
+        kit.exclusive = false;
+        let slow = Slow { ledger: kit.stores.ledger.clone(), owner: kit.owner, ends_after };
+        let events = events_on(kit, Arc::new(slow), vec![delivery()]).await;
+        let states: Vec<_> = events.iter().map(|event| event.state).collect();
+        assert_eq!(states, [State::Failed], "the end of who has taken over");
+    }
 }
 
 /// Has no room so many times; meanwhile something happens.

@@ -68,7 +68,8 @@ pub struct Member {
 
 impl Member {
     pub async fn join(log: &dyn Log, group: &str, topic: &Arc<str>) -> Self {
-        let log = within("to join", log.subscribe(group, std::slice::from_ref(topic), Duration::ZERO)).await.expect("joined");
+        let log =
+            within("to join", log.subscribe(group, std::slice::from_ref(topic), Duration::ZERO)).await.expect("joined");
         Self { log, owned: BTreeSet::new(), records: Vec::new() }
     }
 

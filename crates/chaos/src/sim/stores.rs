@@ -88,14 +88,16 @@ impl Ledger for Memory {
         self.0.act(release).await
     }
 
-    async fn settle(&self, ends: &[(DeliveryId, Settled)]) -> Result<(), StoreError> {
+    async fn settle(&self, owner: u128, ends: &[(DeliveryId, Settled)]) -> Result<Vec<Option<Claim>>, StoreError> {
         let settle = |state: &mut super::life::State| {
-            for (delivery, end) in ends {
-                let held = state.claims.entry(*delivery).or_insert_with(|| Held::Settled(end.clone()));
-                if let Held::Open { .. } = held {
-                    *held = Held::Settled(end.clone());
+            let one = |(delivery, end): &(DeliveryId, Settled)| {
+                if let Some(held) = state.claims.get(delivery).filter(|held| !held.is_open_under(owner)) {
+                    return Some(held.claim());
                 }
-            }
+                state.claims.insert(*delivery, Held::Settled(end.clone()));
+                None
+            };
+            ends.iter().map(one).collect()
         };
         self.0.act(settle).await
     }

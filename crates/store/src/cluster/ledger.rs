@@ -27,14 +27,18 @@ local value = redis.call('GET', KEYS[1])
 if not value or string.sub(value, 1, #ARGV[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])";
 
-/// Writes ends where there is none yet.
+/// Writes ends where there is nothing, or a claim that begins as expected; answers what stands elsewhere, and nothing here.
 const SETTLE: &str = "
+local standing = {}
 for i, key in ipairs(KEYS) do
   local value = redis.call('GET', key)
-  if not value or string.sub(value, 1, 2) ~= 's:' then
-    redis.call('SET', key, ARGV[i + 1], 'PX', ARGV[1])
+  if not value or string.sub(value, 1, #ARGV[2]) == ARGV[2] then
+    redis.call('SET', key, ARGV[i + 2], 'PX', ARGV[1])
+    value = ''
   end
-end";
+  standing[i] = value
+end
+return standing";
 
 /// Replaces the value if it is exactly what is expected.
 const REOPEN: &str = "
@@ -142,15 +146,23 @@ impl Ledger for RedisLedger {
         Ok(())
     }
 
-    async fn settle(&self, ends: &[(DeliveryId, Settled)]) -> Result<(), StoreError> {
+    async fn settle(&self, owner: u128, ends: &[(DeliveryId, Settled)]) -> Result<Vec<Option<Claim>>, StoreError> {
+        let mut standing = Vec::with_capacity(ends.len());
         for ends in ends.chunks(AT_ONCE) {
             let mut call = self.settle.arg(self.window_ms);
+            call.arg(open_by(owner));
             for (delivery, end) in ends {
                 call.key(self.key(*delivery)).arg(self::end(end));
             }
-            self.redis.run(|mut c| async move { call.invoke_async::<()>(&mut c).await }).await?;
+            let found: Vec<Bytes> = self.redis.run(|mut c| async move { call.invoke_async(&mut c).await }).await?;
+            if found.len() != ends.len() {
+                return Err(StoreError::unavailable("redis", "an answer for every end is missing"));
+            }
+            for ((delivery, _), value) in ends.iter().zip(found) {
+                standing.push(if value.is_empty() { None } else { Some(parse(*delivery, &value)?) });
+            }
         }
-        Ok(())
+        Ok(standing)
     }
 
     async fn reopen(&self, request: &ClaimRequest, settled: &Settled) -> Result<bool, StoreError> {

@@ -99,12 +99,12 @@ impl Ledger for EmbeddedLedger {
         self.file.write(job).await.map(|_| ())
     }
 
-    async fn settle(&self, ends: &[(DeliveryId, Settled)]) -> Result<(), StoreError> {
+    async fn settle(&self, owner: u128, ends: &[(DeliveryId, Settled)]) -> Result<Vec<Option<Claim>>, StoreError> {
         let ends = ends.to_vec();
         let before = cutoff(self.window);
         let job = move |tx: &Transaction<'_>| {
             prune(tx, before, ends.len())?;
-            ends.iter().try_for_each(|(delivery, end)| settle(tx, *delivery, end))
+            ends.iter().map(|(delivery, end)| settle(tx, owner, *delivery, end)).collect()
         };
         self.file.write(job).await
     }
@@ -178,23 +178,29 @@ fn claim(tx: &Transaction<'_>, request: &ClaimRequest) -> rusqlite::Result<Claim
     if tx.prepare_cached(sql)?.execute(row)? == 1 {
         return Ok(Claim::Granted);
     }
-    let sql = "SELECT owner, at, settled FROM claim WHERE delivery = ?1";
-    tx.prepare_cached(sql)?.query_row([key(request.delivery)], standing)
+    standing(tx, request.delivery)
 }
 
-fn standing(row: &Row<'_>) -> rusqlite::Result<Claim> {
-    Ok(match row.get::<_, Option<Vec<u8>>>(2)? {
-        Some(end) => Claim::Settled(Settled(end.into())),
-        None => Claim::Open { owner: u128::from_be_bytes(row.get(0)?), at: time(row.get(1)?)? },
+/// The claim that is there.
+fn standing(tx: &Transaction<'_>, delivery: DeliveryId) -> rusqlite::Result<Claim> {
+    let sql = "SELECT owner, at, settled FROM claim WHERE delivery = ?1";
+    tx.prepare_cached(sql)?.query_row([key(delivery)], |row| {
+        Ok(match row.get::<_, Option<Vec<u8>>>(2)? {
+            Some(end) => Claim::Settled(Settled(end.into())),
+            None => Claim::Open { owner: u128::from_be_bytes(row.get(0)?), at: time(row.get(1)?)? },
+        })
     })
 }
 
-/// An end without a claim is kept as well: the claim may have been pruned, and it must still not be sent again.
-fn settle(tx: &Transaction<'_>, delivery: DeliveryId, end: &Settled) -> rusqlite::Result<()> {
+fn settle(tx: &Transaction<'_>, by: u128, delivery: DeliveryId, end: &Settled) -> rusqlite::Result<Option<Claim>> {
     let sql = "INSERT INTO claim (delivery, owner, at, kept_from, settled) VALUES (?1, ?2, ?3, ?3, ?4) ON CONFLICT \
-               DO UPDATE SET settled = excluded.settled, kept_from = excluded.kept_from WHERE settled IS NULL";
-    let row = params![key(delivery), owner(0), now(), &*end.0];
-    tx.prepare_cached(sql)?.execute(row).map(|_| ())
+               DO UPDATE SET settled = excluded.settled, kept_from = excluded.kept_from \
+               WHERE settled IS NULL AND owner = excluded.owner";
+    let row = params![key(delivery), owner(by), now(), &*end.0];
+    if tx.prepare_cached(sql)?.execute(row)? == 1 {
+        return Ok(None);
+    }
+    standing(tx, delivery).map(Some)
 }
 
 /// Pruning rides on writes: a ledger that nobody writes to does not grow.

@@ -418,7 +418,7 @@ async fn a_claim_expires_with_its_window() {
     let settings = ClusterSettings { claim_window: Duration::from_millis(300), ..settings };
     let stores = cluster::connect(&settings).await.expect("connect");
     let (open, ended) = (DeliveryId(Uuid::new_v4()), DeliveryId(Uuid::new_v4()));
-    stores.ledger.settle(&[(ended, Settled(Bytes::from_static(b"sent")))]).await.expect("settle");
+    stores.ledger.settle(1, &[(ended, Settled(Bytes::from_static(b"sent")))]).await.expect("settle");
     for delivery in [open, ended] {
         let request = ClaimRequest { delivery, owner: 1, at: at(0) };
         let claim = || async {

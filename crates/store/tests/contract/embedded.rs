@@ -127,7 +127,7 @@ async fn everything_is_there_after_a_restart() {
     stores.users.put_device(&key, &device, None, 5, &change).await.expect("put_device");
     stores.ledger.mark_gone(&key.tenant, Channel::Apns, &device.token, at(2)).await.expect("mark_gone");
     assert_eq!(stores.ledger.claim(&[request(claimed)]).await.expect("claim"), [Claim::Granted]);
-    stores.ledger.settle(&[(settled, end.clone())]).await.expect("settle");
+    stores.ledger.settle(1, &[(settled, end.clone())]).await.expect("settle");
     stores.deliveries.index(&[Status::Notification(n.clone())]).await.expect("index");
     drop(stores);
 
@@ -166,7 +166,7 @@ async fn old_claims_go_and_their_space_is_given_back() {
     let ends: Vec<_> = (0..300).map(|_| (DeliveryId(Uuid::new_v4()), end.clone())).collect();
     let stores = opened(dir.path());
     for part in ends.chunks(50) {
-        stores.ledger.settle(part).await.expect("settle");
+        stores.ledger.settle(1, part).await.expect("settle");
     }
     let asked: Vec<_> = ends.iter().map(|(d, _)| request(*d)).collect();
     assert_eq!(stores.ledger.claim(&asked).await.expect("claim"), vec![Claim::Settled(end); 300], "within the window");

@@ -90,7 +90,7 @@ pub async fn a_batch_is_answered_in_order_also_with_repeats(ledger: &dyn Ledger)
     let open: Vec<_> = many.iter().skip(1).step_by(3).map(|d| request(*d, theirs, 1)).collect();
     assert_eq!(ledger.claim(&open).await.expect("claim"), vec![Claim::Granted; open.len()]);
     let ends: Vec<_> = many.iter().skip(2).step_by(3).map(|d| (*d, end(d.to_string()))).collect();
-    ledger.settle(&ends).await.expect("settle");
+    ledger.settle(ours, &ends).await.expect("settle");
     let requests: Vec<_> = many.iter().map(|d| request(*d, ours, 2)).collect();
     let expected = |i: usize, d: &DeliveryId| match i % 3 {
         0 => Claim::Granted,
@@ -120,9 +120,15 @@ pub async fn an_open_claim_is_taken_over_from_its_owner_only(ledger: &dyn Ledger
     assert!(!take_over(third, 6, first).await, "it is not the first's any more");
     ledger.release(wanted, first).await.expect("release");
     assert_eq!(claim(ledger, wanted, first, 7).await, Claim::Open { owner: second, at: at(4) });
-    ledger.settle(&[(wanted, end("sent"))]).await.expect("settle");
+    for late in [first, third] {
+        let standing = ledger.settle(late, &[(wanted, end("failed"))]).await.expect("settle");
+        assert_eq!(standing, [Some(Claim::Open { owner: second, at: at(4) })], "the end of who has it counts");
+    }
+    assert_eq!(ledger.settle(second, &[(wanted, end("sent"))]).await.expect("settle"), [None]);
     assert!(!take_over(third, 8, second).await, "it has ended");
     assert_eq!(claim(ledger, wanted, third, 9).await, Claim::Settled(end("sent")));
+    let standing = ledger.settle(first, &[(wanted, end("failed"))]).await.expect("settle");
+    assert_eq!(standing, [Some(Claim::Settled(end("sent")))]);
 }
 
 pub async fn one_of_many_concurrent_take_overs_wins(ledger: &dyn Ledger) {
@@ -160,7 +166,7 @@ pub async fn only_the_owner_releases_and_never_what_ended(ledger: &dyn Ledger) {
     assert_eq!(claim(ledger, wanted, ours, 1).await, Claim::Granted);
     ledger.release(wanted, theirs).await.expect("release");
     assert_eq!(claim(ledger, wanted, theirs, 2).await, Claim::Open { owner: ours, at: at(1) });
-    ledger.settle(&[(wanted, end("sent"))]).await.expect("settle");
+    ledger.settle(ours, &[(wanted, end("sent"))]).await.expect("settle");
     for by in [ours, theirs, 0] {
         ledger.release(wanted, by).await.expect("release");
         assert_eq!(claim(ledger, wanted, theirs, 3).await, Claim::Settled(end("sent")));
@@ -178,21 +184,25 @@ pub async fn the_first_end_stays(ledger: &dyn Ledger) {
         (twice, end("2")),
         (big, end(&bytes)),
     ];
-    ledger.settle(&ends).await.expect("settle");
-    ledger.settle(&[(unclaimed, end("later")), (claimed, end("later")), (big, end("x"))]).await.expect("settle");
+    let standing = ledger.settle(ours, &ends).await.expect("settle");
+    assert_eq!(standing, [None, None, None, Some(Claim::Settled(end("1"))), None]);
+    let later = [(unclaimed, end("later")), (claimed, end("later")), (big, end(&bytes))];
+    let standing = ledger.settle(ours, &later).await.expect("settle");
+    let first = [end("é\0\r\n"), end("first"), end(&bytes)].map(|end| Some(Claim::Settled(end)));
+    assert_eq!(standing, first, "also when it is the same once more");
     for (delivery, expected) in
         [(claimed, end("first")), (unclaimed, end("é\0\r\n")), (twice, end("1")), (big, end(&bytes))]
     {
         assert_eq!(claim(ledger, delivery, ours, 2).await, Claim::Settled(expected));
     }
-    ledger.settle(&[]).await.expect("settle");
+    assert_eq!(ledger.settle(ours, &[]).await.expect("settle"), []);
 }
 
 pub async fn one_of_many_concurrent_ends_stays(ledger: &dyn Ledger) {
     let (wanted, ours) = (delivery(), owner());
     assert_eq!(claim(ledger, wanted, ours, 1).await, Claim::Granted);
     let seen = join_all((0..20).map(|i| async move {
-        ledger.settle(&[(wanted, end(i.to_string()))]).await.expect("settle");
+        ledger.settle(ours, &[(wanted, end(i.to_string()))]).await.expect("settle");
         claim(ledger, wanted, ours, 2).await
     }))
     .await;
@@ -208,7 +218,7 @@ pub async fn an_end_is_opened_again_by_one_who_knows_it(ledger: &dyn Ledger) {
     assert!(!reopen(wanted, first, "failed").await, "nobody has claimed it");
     assert_eq!(claim(ledger, wanted, first, 1).await, Claim::Granted);
     assert!(!reopen(wanted, first, "failed").await, "it is open");
-    ledger.settle(&[(wanted, end("failed"))]).await.expect("settle");
+    ledger.settle(first, &[(wanted, end("failed"))]).await.expect("settle");
     for other in ["fail", "failed again", ""] {
         assert!(!reopen(wanted, first, other).await, "it ended otherwise");
         assert_eq!(claim(ledger, wanted, first, 2).await, Claim::Settled(end("failed")));
@@ -219,7 +229,7 @@ pub async fn an_end_is_opened_again_by_one_who_knows_it(ledger: &dyn Ledger) {
     let [winner] = winners[..] else { panic!("{} won", winners.len()) };
     assert_eq!(claim(ledger, wanted, first, 6).await, Claim::Open { owner: winner, at: at(5) });
     assert!(!reopen(wanted, winner, "failed").await, "it is open by then, also to the winner");
-    ledger.settle(&[(wanted, end("sent"))]).await.expect("settle");
+    ledger.settle(winner, &[(wanted, end("sent"))]).await.expect("settle");
     assert!(!reopen(wanted, winner, "failed").await, "a repetition that comes late opens nothing");
     assert_eq!(claim(ledger, wanted, first, 7).await, Claim::Settled(end("sent")), "it ends anew");
 
@@ -227,7 +237,7 @@ pub async fn an_end_is_opened_again_by_one_who_knows_it(ledger: &dyn Ledger) {
     let bytes: Vec<u8> = (0..=255).rev().cycle().take(100_000).collect();
     let (mut other, big) = (bytes.clone(), delivery());
     other[99_999] ^= 1;
-    ledger.settle(&[(big, end(&bytes))]).await.expect("settle");
+    ledger.settle(first, &[(big, end(&bytes))]).await.expect("settle");
     let request = request(big, first, 1);
     assert!(!ledger.reopen(&request, &end(&other)).await.expect("reopen"));
     assert!(!ledger.reopen(&request, &end(&bytes[..99_999])).await.expect("reopen"));
@@ -280,11 +290,11 @@ async fn anything(
         }
         6 => {
             let end = end(format!("end {step}"));
-            if !matches!(held, Some(Claim::Settled(_))) {
+            let rule = held.clone().filter(|_| !is_own);
+            if rule.is_none() {
                 *held = Some(Claim::Settled(end.clone()));
             }
-            ledger.settle(&[(id, end)]).await.expect("settle");
-            Default::default()
+            [format!("{:?}", [rule]), format!("{:?}", ledger.settle(owner, &[(id, end)]).await.expect("settle"))]
         }
         _ => {
             let known = match held {
