@@ -11,8 +11,7 @@ use crate::trace::{self, TraceContext};
 pub struct Headers(pub Vec<(Cow<'static, str>, Bytes)>);
 
 /// What almost every record has, kept without a copy of its name.
-const USUAL: [&str; 2] = [TraceContext::HEADER, CONTENT_TYPE];
-pub(crate) const CONTENT_TYPE: &str = "content-type";
+const USUAL: [&str; 2] = [TraceContext::HEADER, "content-type"];
 
 impl Headers {
     /// Adds a header as it was read.

@@ -62,8 +62,7 @@ fn hex(digits: &[u8]) -> Option<u128> {
     })
 }
 
-/// The lowest digits of a number, as many as there is room for. This is done for every record that is handed on: formatting takes
-/// ten times as long.
+/// The lowest digits of a number, as many as there is room for. Done for every record that is handed on, so without formatting.
 fn put_hex(digits: &mut [u8], mut number: u128) {
     for digit in digits.iter_mut().rev() {
         *digit = b"0123456789abcdef"[(number & 0xf) as usize];
