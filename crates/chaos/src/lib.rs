@@ -18,6 +18,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 use anyhow::Context as _;
 use domain::{Secret, Timestamp};
 use sandbox::{Sandbox, SandboxSettings};
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
@@ -240,7 +241,9 @@ impl Run {
                 request["cursor"] = cursor.as_str().into();
             }
             let answer = self.installation.api.post("/v1/dead-letters/redrive", &request).await?;
-            violations.extend(check::refused(before, &self.people, &answer["results"]));
+            let (open, answered) = open_and_answered(&answer);
+            violations.extend(check::refused(before, &self.people, &answered.into()));
+            violations.extend(check::refused(before, &self.people, &self.ask_again(open).await?.into()));
             match answer["next_cursor"].as_str() {
                 Some(next) => cursor = Some(next.to_owned()),
                 None => break,
@@ -268,6 +271,25 @@ impl Run {
         violations.extend(check::redriven(before, &after, &self.people));
         Ok((after, violations))
     }
+
+    /// Asks for those once more of which the answer was that nobody knows, as it says; gives those that stay so. One that was
+    /// taken all the same has nothing to be asked for any more.
+    async fn ask_again(&self, mut open: Vec<Value>) -> anyhow::Result<Vec<Value>> {
+        let deadline = Instant::now() + self.options.quiet;
+        while !open.is_empty() && Instant::now() < deadline {
+            sleep(Duration::from_secs(1)).await;
+            let ids: Vec<_> = open.iter().map(|result| &result["id"]).collect();
+            let request = serde_json::json!({"ids": ids});
+            (open, _) = open_and_answered(&self.installation.api.post("/v1/dead-letters/redrive", &request).await?);
+        }
+        Ok(open)
+    }
+}
+
+/// The results of a re-drive: those with an open outcome, and the others.
+fn open_and_answered(answer: &Value) -> (Vec<Value>, Vec<Value>) {
+    let results = answer["results"].as_array().into_iter().flatten().cloned();
+    results.partition(|result| result["outcome"] == "failed")
 }
 
 fn counts(after: &Evidence, before: &Evidence) -> Vec<(&'static str, usize)> {
