@@ -46,13 +46,6 @@ macro_rules! name {
             }
         }
 
-        impl TryFrom<String> for $name {
-            type Error = String;
-            fn try_from(text: String) -> Result<Self, String> {
-                Self::parse(&text)
-            }
-        }
-
         impl From<$name> for String {
             fn from(name: $name) -> String {
                 name.0.as_ref().into()

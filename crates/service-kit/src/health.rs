@@ -186,7 +186,8 @@ impl Health {
         self.missing().is_empty()
     }
 
-    pub(crate) fn loops(&self) -> Vec<Vitals> {
+    /// The consume loops of this process, as they are now.
+    pub fn loops(&self) -> Vec<Vitals> {
         lock(&self.0.loops).clone()
     }
 

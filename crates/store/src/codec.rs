@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
+use data_encoding::HEXLOWER;
 use domain::{
     Address, CategoryKey, Channel, Contact, Contacts, DeliveryId, DeliveryStatus, History, Locale, NotificationId,
     NotificationStatus, Preferences, Priority, Reason, Selector, State, Status, TenantId, Timestamp, User, UserId,
@@ -133,10 +134,8 @@ pub(crate) fn decode_profile(json: &str, written_at: Timestamp) -> Result<Profil
 /// The channel with the SHA-256 of an address, in hex: a name for it where the address itself must not show.
 pub(crate) fn address_key(channel: Channel, address: &Address) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, address.expose().as_bytes());
-    // asked for with every delivery: one string, not one for each byte
-    let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or_default();
     let mut key = format!("{channel}:");
-    key.extend(digest.as_ref().iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
+    HEXLOWER.encode_append(digest.as_ref(), &mut key);
     key
 }
 

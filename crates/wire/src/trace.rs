@@ -1,5 +1,7 @@
 //! W3C Trace Context: one `traceparent` follows a notification through every topic.
 
+use data_encoding::HEXLOWER;
+
 /// The version-00 `traceparent`: which trace, and which span sent this on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceContext {
@@ -30,44 +32,29 @@ impl TraceContext {
     /// Parses a header; anything malformed is treated as absent, as the recommendation says.
     pub fn parse(header: &[u8]) -> Option<Self> {
         let mut parts = header.split(|byte| *byte == b'-');
-        let mut hex = |digits| parts.next().filter(|part| part.len() == digits).and_then(hex);
-        let (version, trace_id, span_id, flags) = (hex(2)?, hex(32)?, hex(16)?, hex(2)?);
+        let [version] = bytes(parts.next()?)?;
+        let (trace_id, span_id, [flags]) = (bytes(parts.next()?)?, bytes(parts.next()?)?, bytes(parts.next()?)?);
         if version == 0xff || version == 0 && parts.next().is_some() {
             return None;
         }
-        let context = Self { trace_id, span_id: u64::try_from(span_id).ok()?, flags: u8::try_from(flags).ok()? };
+        let context = Self { trace_id: u128::from_be_bytes(trace_id), span_id: u64::from_be_bytes(span_id), flags };
         (context.trace_id != 0 && context.span_id != 0).then_some(context)
     }
 
     /// The header: as `Display` writes it.
     pub fn header(self) -> [u8; 55] {
-        let mut header = [b'-'; 55];
-        put_hex(&mut header[..2], 0);
-        put_hex(&mut header[3..35], self.trace_id);
-        put_hex(&mut header[36..52], self.span_id.into());
-        put_hex(&mut header[53..], self.flags.into());
+        let mut header = *b"00-................................-................-..";
+        HEXLOWER.encode_mut(&self.trace_id.to_be_bytes(), &mut header[3..35]);
+        HEXLOWER.encode_mut(&self.span_id.to_be_bytes(), &mut header[36..52]);
+        HEXLOWER.encode_mut(&[self.flags], &mut header[53..]);
         header
     }
 }
 
-/// Lower-case digits only.
-fn hex(digits: &[u8]) -> Option<u128> {
-    digits.iter().try_fold(0, |all, digit| {
-        let value = match digit {
-            b'0'..=b'9' => digit - b'0',
-            b'a'..=b'f' => digit - b'a' + 10,
-            _ => return None,
-        };
-        Some(all << 4 | u128::from(value))
-    })
-}
-
-/// The lowest digits of a number, as many as there is room for. Done for every record that is handed on, so without formatting.
-fn put_hex(digits: &mut [u8], mut number: u128) {
-    for digit in digits.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(number & 0xf) as usize];
-        number >>= 4;
-    }
+/// What so many lower-case digits say.
+fn bytes<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    (digits.len() == 2 * N && HEXLOWER.decode_mut(digits, &mut bytes).is_ok()).then_some(bytes)
 }
 
 impl std::fmt::Display for TraceContext {

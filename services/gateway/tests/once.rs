@@ -17,7 +17,7 @@ use domain::{
 };
 use futures::future::BoxFuture;
 use gateway::channels::{Answer, NoRoom, Provider};
-use service_kit::{Kit, Settings};
+use service_kit::{Health, Kit, Settings};
 use store::{Change, ClaimRequest, Settled, UserKey};
 use wire::Record as _;
 
@@ -163,11 +163,13 @@ async fn a_dead_address_is_not_asked_for_again() {
     assert_eq!(provider.1.load(SeqCst), 2, "the second was not asked for, the third is a new address");
 }
 
-/// Is so slow that its gateway is taken for gone: meanwhile another one takes over, and ends the delivery after a while.
+/// Is so slow that its gateway is taken for gone: meanwhile another one takes over, and ends the delivery.
 struct Slow {
     ledger: Arc<dyn store::Ledger>,
     owner: u128,
-    ends_after: Duration,
+    health: Health,
+    /// The other one ends it before this one has its answer; or else when this one has come to its own end with it, and waits.
+    first: bool,
 }
 
 #[async_trait]
@@ -179,27 +181,32 @@ impl Provider for Slow {
     async fn send(&self, delivery: &Delivery, _: Option<&Account>) -> Answer {
         let other = ClaimRequest { delivery: delivery.id, owner: 2, at: Timestamp::now() };
         assert!(self.ledger.take_over(&other, self.owner).await.expect("answered"), "it was ours");
-        let (mut end, ledger, wait) = (delivery.clone(), self.ledger.clone(), self.ends_after);
-        tokio::spawn(async move {
-            tokio::time::sleep(wait).await;
+        let (mut end, ledger, health, first) = (delivery.clone(), self.ledger.clone(), self.health.clone(), self.first);
+        let ends = async move {
+            while !first && health.loops().iter().all(|vitals| vitals.waiting() == 0) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
             end.history.reached(Timestamp::now(), State::Failed, Some(Reason::ProviderRejected));
             let end = (end.id, Settled(Status::Delivery(end.status()).encode()));
             assert_eq!(ledger.settle(2, &[end]).await.expect("settled"), [None], "it is the other one's");
-        });
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        };
+        if first {
+            ends.await
+        } else {
+            drop(tokio::spawn(ends))
+        }
         Answer { outcome: Outcome::Sent, detail: "taken".into() }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_end_is_told_however_slow_a_gateway_was() {
-    // before the slow one comes to its own, and after that
-    for ends_after in [Duration::ZERO, Duration::from_millis(600)] {
+    for first in [true, false] {
         let dir = tempfile::tempdir().expect("a folder");
         let settings = Settings::load(&[gateway::SETTINGS], None, []).expect("the defaults are valid");
         let mut kit = Kit::embedded(settings, dir.path()).await.expect("a kit");
         kit.exclusive = false;
-        let slow = Slow { ledger: kit.stores.ledger.clone(), owner: kit.owner, ends_after };
+        let slow = Slow { ledger: kit.stores.ledger.clone(), owner: kit.owner, health: kit.health.clone(), first };
         let events = events_on(kit, Arc::new(slow), vec![delivery()]).await;
         let states: Vec<_> = events.iter().map(|event| event.state).collect();
         assert_eq!(states, [State::Failed], "the end of who has taken over");

@@ -9,6 +9,7 @@ use axum::{
     extract::{ConnectInfo, Request},
     http::{HeaderMap, header},
 };
+use data_encoding::HEXLOWER;
 use domain::{Secret, TenantId, Timestamp, config::Scope};
 use ring::{digest, hmac};
 use store::Change;
@@ -58,11 +59,7 @@ impl Caller {
 
 /// SHA-256 in hex: what is kept of a key.
 pub fn fingerprint(key: &str) -> String {
-    let digest = digest::digest(&digest::SHA256, key.as_bytes());
-    digest.as_ref().iter().fold(String::with_capacity(64), |mut hex, byte| {
-        hex.extend([byte >> 4, byte & 0xf].map(|half| char::from(b"0123456789abcdef"[usize::from(half)])));
-        hex
-    })
+    HEXLOWER.encode(digest::digest(&digest::SHA256, key.as_bytes()).as_ref())
 }
 
 /// The installation's operator key, compared in constant time.

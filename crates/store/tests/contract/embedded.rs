@@ -4,16 +4,17 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use bytes::Bytes;
 use domain::{
-    Address, Channel, Contact, Contacts, DeliveryId, DeliveryStatus, Device, DeviceId, Environment, History, Locale,
-    NotificationId, NotificationStatus, Preferences, Priority, Selector, State, Status, TenantId, Timestamp, User,
-    UserId,
+    Address, Channel, Contact, DeliveryId, DeliveryStatus, Device, Environment, History, Locale, NotificationId,
+    NotificationStatus, Priority, Selector, State, Status, TenantId, Timestamp, User, UserId,
 };
-use store::{
-    Balance, Change, Claim, ClaimRequest, DeliveryQuery, IndexError, Settled, StoreError, Stores, UserKey, embedded,
-};
+use store::{Balance, Claim, ClaimRequest, DeliveryQuery, IndexError, Settled, StoreError, Stores, UserKey, embedded};
 use uuid::Uuid;
 
-use crate::{Opened, at, eventually, tenant};
+use crate::{
+    Opened, at, eventually,
+    made::{change, device, key, user},
+    tenant,
+};
 
 async fn open() -> Option<Opened> {
     let dir = tempfile::tempdir().expect("a directory");
@@ -45,34 +46,6 @@ fn notification() -> NotificationStatus {
     }
 }
 
-fn ana() -> User {
-    User {
-        tenant: tenant(),
-        id: UserId::parse("ana").expect("an id"),
-        locale: Some(Locale::parse("de-CH").expect("a locale")),
-        time_zone: None,
-        contacts: Contacts::default(),
-        devices: vec![],
-        preferences: Preferences::default(),
-        updated_at: at(1),
-    }
-}
-
-fn device(key: &UserKey, step: i64) -> Device {
-    let token = Address::parse(Channel::Apns, &"ab".repeat(32)).expect("a token");
-    Device {
-        id: DeviceId::derive(&key.tenant, Channel::Apns, "com.example.app", &token),
-        channel: Channel::Apns,
-        app: "com.example.app".into(),
-        token,
-        environment: Environment::Sandbox,
-        locale: None,
-        time_zone: None,
-        registered_at: at(step),
-        last_active_at: at(step),
-    }
-}
-
 #[tokio::test]
 async fn files_of_the_version_before_are_brought_up_to_date() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -82,13 +55,12 @@ async fn files_of_the_version_before_are_brought_up_to_date() {
     db("index.db").execute_batch(include_str!("before_index.sql")).expect("its old form");
     let stores = opened(dir.path());
     let (tenant, since) = (TenantId::parse("acme").expect("a name"), "2026-09-21T14:13:20Z".parse().expect("a time"));
-    let key = UserKey { tenant: tenant.clone(), user: UserId::parse("ana").expect("an id") };
+    let key = key(&tenant, "ana");
     let found = stores.users.get(&key).await.expect("get").expect("there");
     let address = Address::parse(Channel::Webhook, "https://a.example/x").expect("an address");
     assert_eq!(found.contacts.on(Channel::Webhook), [Contact { address: address.clone(), since }]);
     assert_eq!((found.updated_at, found.devices), (since, vec![]));
-    let change = Change { by: "ops".into(), from: "http".into(), at: at(1) };
-    stores.users.put_device(&key, &device(&key, 1), None, 5, &change).await.expect("put_device");
+    stores.users.put_device(&key, &device(&tenant, 1, 1), None, 5, &change(1)).await.expect("put_device");
     stores.ledger.mark_gone(&tenant, Channel::Webhook, &address, at(1)).await.expect("mark_gone");
     let claim = stores.ledger.claim(&[request(DeliveryId(Uuid::from_u128(1)))]).await.expect("claim");
     assert_eq!(claim, [Claim::Settled(Settled(Bytes::from_static(b"sent")))]);
@@ -113,18 +85,18 @@ async fn files_of_the_version_before_are_brought_up_to_date() {
 async fn everything_is_there_after_a_restart() {
     let dir = tempfile::tempdir().expect("a directory");
     let nested = dir.path().join("not/there/yet");
-    let ana = ana();
-    let key = UserKey { tenant: ana.tenant.clone(), user: ana.id.clone() };
-    let change = Change { by: "ops".into(), from: "http".into(), at: at(1) };
+    let key = key(&tenant(), "ana");
+    let locale = Locale::parse("de-CH").expect("a locale");
+    let ana = User { locale: Some(locale), updated_at: at(1), ..user(&key, "Europe/Zurich") };
+    let device = Device { environment: Environment::Sandbox, ..device(&key.tenant, 1, 1) };
     let (claimed, settled) = (DeliveryId(Uuid::new_v4()), DeliveryId(Uuid::new_v4()));
     let end = Settled(Bytes::from_static(b"sent"));
     let n = notification();
 
     let stores = opened(&nested);
-    stores.users.put(&ana, &change).await.expect("put");
-    stores.users.put_preferences(&key, &ana.preferences, &change).await.expect("put_preferences");
-    let device = device(&key, 1);
-    stores.users.put_device(&key, &device, None, 5, &change).await.expect("put_device");
+    stores.users.put(&ana, &change(1)).await.expect("put");
+    stores.users.put_preferences(&key, &ana.preferences, &change(1)).await.expect("put_preferences");
+    stores.users.put_device(&key, &device, None, 5, &change(1)).await.expect("put_device");
     stores.ledger.mark_gone(&key.tenant, Channel::Apns, &device.token, at(2)).await.expect("mark_gone");
     assert_eq!(stores.ledger.claim(&[request(claimed)]).await.expect("claim"), [Claim::Granted]);
     stores.ledger.settle(1, &[(settled, end.clone())]).await.expect("settle");
@@ -146,11 +118,9 @@ async fn everything_is_there_after_a_restart() {
 async fn of_a_deleted_user_the_file_keeps_a_mark_only() {
     let dir = tempfile::tempdir().expect("a directory");
     let stores = opened(dir.path());
-    let ana = ana();
-    let key = UserKey { tenant: ana.tenant.clone(), user: ana.id.clone() };
-    let change = Change { by: "ops".into(), from: "http".into(), at: at(1) };
-    stores.users.put(&ana, &change).await.expect("put");
-    stores.users.delete(&key, &change).await.expect("delete");
+    let key = key(&tenant(), "ana");
+    stores.users.put(&user(&key, ""), &change(1)).await.expect("put");
+    stores.users.delete(&key, &change(1)).await.expect("delete");
     let db = rusqlite::Connection::open(dir.path().join("users.db")).expect("the file");
     let read = |r: &rusqlite::Row<'_>| Ok((r.get(0)?, r.get(1)?));
     let kept: (Option<String>, Option<String>) =

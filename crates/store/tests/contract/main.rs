@@ -93,6 +93,7 @@ mod cluster;
 mod deliveries;
 mod embedded;
 mod ledger;
+mod made;
 mod users;
 
 /// An adapter's stores, and what must live as long as they do.

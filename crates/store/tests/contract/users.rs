@@ -2,55 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use domain::{
-    Address, Channel, Contact, Contacts, Device, DeviceId, Environment, Locale, Preferences, TenantId, Timestamp, User,
-    UserId,
-};
+use domain::{Address, Channel, Contact, Contacts, Device, Environment, Locale, Preferences, TenantId, User};
 use futures::future::join_all;
 use store::{Change, HistoryEntry, UserKey, Users};
 
-use crate::{at, tenant};
-
-fn key(tenant: &TenantId, user: &str) -> UserKey {
-    UserKey { tenant: tenant.clone(), user: UserId::parse(user).expect("a user id") }
-}
-
-/// A user that can be told from others by the time zone.
-fn user(key: &UserKey, zone: &str) -> User {
-    User {
-        tenant: key.tenant.clone(),
-        id: key.user.clone(),
-        locale: None,
-        time_zone: Some(zone.into()),
-        contacts: Contacts::default(),
-        devices: vec![],
-        preferences: Preferences::default(),
-        updated_at: Timestamp::UNIX_EPOCH,
-    }
-}
-
-fn change(step: i64) -> Change {
-    Change { by: "ops \"ключ\" 🔑".into(), from: "http 192.0.2.7".into(), at: at(step) }
-}
+use crate::{
+    at,
+    made::{change, device, key, user},
+    tenant,
+};
 
 fn contact(url: &str, since: i64) -> Contact {
     Contact { address: Address::parse(Channel::Webhook, url).expect("an address"), since: at(since) }
-}
-
-/// A device whose token is `n`, as it looks when it was registered at a step.
-fn device(tenant: &TenantId, n: u32, step: i64) -> Device {
-    let token = Address::parse(Channel::Apns, &format!("{n:064x}")).expect("a token");
-    Device {
-        id: DeviceId::derive(tenant, Channel::Apns, "com.example.app", &token),
-        channel: Channel::Apns,
-        app: "com.example.app".into(),
-        token,
-        environment: Environment::Production,
-        locale: None,
-        time_zone: None,
-        registered_at: at(step),
-        last_active_at: at(step),
-    }
 }
 
 /// A user who is there since step 0.

@@ -59,8 +59,10 @@ async fn a_device_is_registered_refreshed_and_removed() {
     let list = api.get(PATH, ACME).await.ok(200);
     assert_eq!((list["items"].as_array().map(Vec::len), &list["items"][0]["locale"]), (Some(1), &json!("fr")));
     assert!(!list.to_string().contains(&token(0xAB)), "a token is never shown");
-    let key =
-        store::UserKey { tenant: "acme".to_owned().try_into().unwrap(), user: "ana".to_owned().try_into().unwrap() };
+    let key = store::UserKey {
+        tenant: domain::TenantId::parse("acme").unwrap(),
+        user: domain::UserId::parse("ana").unwrap(),
+    };
     let kept = api.stores.users.lookup(&[key]).await.unwrap().remove(0).expect("ana");
     let [(target, locale)] = kept.targets(Channel::Apns).try_into().expect("one target");
     assert_eq!((target.address.expose(), locale.map(|l| l.as_str())), (token(0xAB).as_str(), Some("fr")));

@@ -85,7 +85,7 @@ async fn a_template_goes_from_draft_to_version() {
 async fn what_a_death_left_behind_is_taken_up() {
     let api = Api::start().await;
     let entry = |name: &str| domain::config::EntryKey {
-        tenant: "acme".to_owned().try_into().unwrap(),
+        tenant: domain::TenantId::parse("acme").unwrap(),
         kind: domain::config::Kind::Templates,
         name: name.to_owned(),
     };

@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use domain::{
-    Address, Channel, Contact, Contacts, DeliveryId, DeliveryStatus, Device, DeviceId, Environment, History,
-    NotificationId, Preferences, Priority, State, Status, Timestamp, User, UserId,
+    Address, Channel, Contact, DeliveryId, DeliveryStatus, Device, DeviceId, History, NotificationId, Preferences,
+    Priority, State, Status, Timestamp, User, UserId,
 };
 use elasticsearch::http::{Method, headers::HeaderMap, transport::Transport};
 use futures::future::{join, join_all};
 use store::{
-    Change, Claim, ClaimRequest, DeliveryQuery, IndexError, Settled, StoreError, Stores, UserKey,
+    Claim, ClaimRequest, DeliveryQuery, IndexError, Settled, StoreError, Stores, UserKey,
     cluster::{self, ClusterSettings, Store},
 };
 use tokio::{
@@ -28,7 +28,11 @@ use tokio::{
 use uuid::Uuid;
 
 use self::line::{Line, Link, over_a_line};
-use crate::{Opened, at, eventually, tenant};
+use crate::{
+    Opened, at, eventually,
+    made::{change, device, key, user},
+    tenant,
+};
 
 #[expect(clippy::disallowed_methods, reason = "tests are told by the environment where the engines are")]
 fn engine(name: &str) -> Option<String> {
@@ -70,38 +74,11 @@ async fn open() -> Option<Opened> {
 
 contract!();
 
+/// Ana of a tenant that no other test has, in a time zone.
 fn ana(zone: &str) -> (UserKey, User) {
-    let key = UserKey { tenant: tenant(), user: UserId::parse("ana").expect("an id") };
-    let user = User {
-        tenant: key.tenant.clone(),
-        id: key.user.clone(),
-        locale: None,
-        time_zone: Some(zone.into()),
-        contacts: Contacts::default(),
-        devices: vec![],
-        preferences: Preferences::default(),
-        updated_at: at(0),
-    };
+    let key = key(&tenant(), "ana");
+    let user = user(&key, zone);
     (key, user)
-}
-
-fn change(step: i64) -> Change {
-    Change { by: "ops".into(), from: "http".into(), at: at(step) }
-}
-
-fn device(key: &UserKey, step: i64) -> Device {
-    let token = Address::parse(Channel::Apns, &"ab".repeat(32)).expect("a token");
-    Device {
-        id: DeviceId::derive(&key.tenant, Channel::Apns, "com.example.app", &token),
-        channel: Channel::Apns,
-        app: "com.example.app".into(),
-        token,
-        environment: Environment::Production,
-        locale: None,
-        time_zone: None,
-        registered_at: at(step),
-        last_active_at: at(step),
-    }
 }
 
 async fn redis(settings: &ClusterSettings) -> redis::aio::MultiplexedConnection {

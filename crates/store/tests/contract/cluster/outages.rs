@@ -66,7 +66,7 @@ async fn a_writer_that_is_overtaken_does_not_hide_a_device() {
     let theirs = cluster::connect(&slow).await.expect("connect");
     let (key, user) = ana("overtaken");
     line.set(Link::Holding("overtaken".into()));
-    let device = device(&key, 1);
+    let device = device(&key.tenant, 1, 1);
     let overtake = async {
         line.holds().await;
         let put = ours.users.put_device(&key, &device, None, 5, &change(1)).await.expect("put_device");
@@ -106,7 +106,7 @@ async fn outage(state: Link) {
     lines.iter().for_each(|line| line.set(state.clone()));
     let ((key, user), written, all) = (ana("de"), change(1), DeliveryQuery::default());
     let request = ClaimRequest { delivery: DeliveryId(Uuid::new_v4()), owner: 1, at: at(0) };
-    let device = device(&key, 1);
+    let device = device(&key.tenant, 1, 1);
     let dead = [(key.tenant.clone(), Channel::Apns, device.token.clone())];
     for _ in 0..3 {
         let started = Instant::now();

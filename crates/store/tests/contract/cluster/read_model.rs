@@ -71,7 +71,7 @@ async fn devices_are_there_again_after_redis_has_lost_them() {
     let mut redis = redis(&settings).await;
     let (key, user) = ana("");
     stores.users.put(&user, &change(1)).await.expect("put");
-    let device = device(&key, 2);
+    let device = device(&key.tenant, 1, 2);
     stores.users.put_device(&key, &device, None, 5, &change(2)).await.expect("put_device");
     let whole = stores.users.lookup(std::slice::from_ref(&key)).await.expect("lookup");
     for lost in ["DEL", "HSET", "SET"] {
@@ -107,7 +107,7 @@ async fn a_device_that_got_no_further_than_the_record_is_finished_by_its_repetit
     let bob = UserKey { user: UserId::parse("bob").expect("an id"), ..ana.clone() };
     stores.users.put(&user, &change(1)).await.expect("put");
     stores.users.put(&User { id: bob.user.clone(), ..user }, &change(1)).await.expect("put");
-    let device = device(&ana, 0);
+    let device = device(&ana.tenant, 1, 0);
     stores.users.put_device(&ana, &device, None, 5, &change(2)).await.expect("put_device");
     let mut olds = Vec::new();
     for key in [&ana, &bob] {
@@ -148,7 +148,7 @@ async fn the_read_model_is_built_again_after_a_flush() {
         let (key, mut user) = ana(&i.to_string());
         user.contacts.add(Channel::Webhook, Contact { address: address.clone(), since: at(1) });
         ours.users.put(&user, &change(1)).await.expect("put");
-        ours.users.put_device(&key, &device(&key, 2), None, 5, &change(2)).await.expect("put_device");
+        ours.users.put_device(&key, &device(&key.tenant, 1, 2), None, 5, &change(2)).await.expect("put_device");
         if i == 7 {
             assert!(ours.users.delete(&key, &change(3)).await.expect("delete"));
         } else if i % 2 == 0 {
@@ -186,7 +186,7 @@ async fn a_device_whose_write_was_not_answered_is_there_once_after_its_repetitio
     for (round, state) in [(0, Link::Cut), (1, Link::Silent), (2, Link::Holding("[applied]".into()))] {
         let (key, user) = ana("");
         stores.users.put(&user, &change(1)).await.expect("put");
-        let device = device(&key, 2);
+        let device = device(&key.tenant, 1, 2);
         line.set(state);
         let written = change(2);
         let put = || stores.users.put_device(&key, &device, None, 5, &written);
@@ -216,7 +216,7 @@ async fn a_device_that_was_overtaken_is_put_beside_the_other() {
     ours.users.put(&user, &change(1)).await.expect("put");
     let token = Address::parse(Channel::Apns, &"cd".repeat(32)).expect("a token");
     let id = DeviceId::derive(&key.tenant, Channel::Apns, "com.example.app", &token);
-    let (first, second) = (device(&key, 2), Device { id, token, ..device(&key, 3) });
+    let (first, second) = (device(&key.tenant, 1, 2), Device { id, token, ..device(&key.tenant, 1, 3) });
     let written = [change(2), change(3)];
     // whether there is such a user is read first, what is swapped is read after it
     line.set(Link::Holding("overtaken".into()));

@@ -109,7 +109,7 @@ async fn what_the_version_before_has_written_is_read_and_found() {
     assert_eq!(found.contacts.on(Channel::Webhook), [Contact { address, since }], "since the profile was written");
     assert_eq!(found.devices, []);
     assert_eq!(found.preferences.all, Some(false));
-    let device = device(&key, 1);
+    let device = device(&key.tenant, 1, 1);
     let put = stores.users.put_device(&key, &device, None, 5, &change(0)).await.expect("put_device");
     assert_eq!(put, Some(vec![]));
     assert_eq!(stores.users.get(&key).await.expect("get").expect("there").devices.len(), 1);

@@ -1,0 +1,48 @@
+//! Users, devices and changes as the suites make them.
+
+use domain::{
+    Address, Channel, Contacts, Device, DeviceId, Environment, Preferences, TenantId, Timestamp, User, UserId,
+};
+use store::{Change, UserKey};
+
+use crate::at;
+
+/// A user's key.
+pub fn key(tenant: &TenantId, user: &str) -> UserKey {
+    UserKey { tenant: tenant.clone(), user: UserId::parse(user).expect("a user id") }
+}
+
+/// A user that can be told from others by the time zone.
+pub fn user(key: &UserKey, zone: &str) -> User {
+    User {
+        tenant: key.tenant.clone(),
+        id: key.user.clone(),
+        locale: None,
+        time_zone: Some(zone.into()),
+        contacts: Contacts::default(),
+        devices: vec![],
+        preferences: Preferences::default(),
+        updated_at: Timestamp::UNIX_EPOCH,
+    }
+}
+
+/// A change at a step, by someone with an odd name.
+pub fn change(step: i64) -> Change {
+    Change { by: "ops \"ключ\" 🔑".into(), from: "http 192.0.2.7".into(), at: at(step) }
+}
+
+/// A device whose token is `n`, as it looks when it was registered at a step.
+pub fn device(tenant: &TenantId, n: u32, step: i64) -> Device {
+    let token = Address::parse(Channel::Apns, &format!("{n:064x}")).expect("a token");
+    Device {
+        id: DeviceId::derive(tenant, Channel::Apns, "com.example.app", &token),
+        channel: Channel::Apns,
+        app: "com.example.app".into(),
+        token,
+        environment: Environment::Production,
+        locale: None,
+        time_zone: None,
+        registered_at: at(step),
+        last_active_at: at(step),
+    }
+}
