@@ -35,9 +35,13 @@ impl Headers {
         self.0.push((TraceContext::HEADER.into(), Bytes::copy_from_slice(&context.header())));
     }
 
-    /// What goes on with the records that come of this one: the same trace.
+    /// What goes on with the records that come of this one: the same trace, and the same span of it. Where spans are collected,
+    /// that is the one in which this record is processed, and each record gets one of its own when it is published.
     pub fn handed_on(&self) -> Self {
-        Self::default().with(TraceContext::HEADER, Bytes::copy_from_slice(&trace::onward(self.trace()).header()))
+        let valid = |header: &&Bytes| TraceContext::parse(header).is_some();
+        let trace = self.get(TraceContext::HEADER).filter(valid).cloned();
+        let begin = || Bytes::copy_from_slice(&trace::context(None).header());
+        Self::default().with(TraceContext::HEADER, trace.unwrap_or_else(begin))
     }
 
     /// Adds a header.

@@ -102,15 +102,6 @@ pub fn context(parent: Option<TraceContext>) -> TraceContext {
     parent.map_or_else(begin, TraceContext::child)
 }
 
-/// What records that come of `parent` name: the span of that work itself if spans are collected, for their own follow when
-/// they are published. Otherwise, one step further.
-pub fn onward(parent: Option<TraceContext>) -> TraceContext {
-    match parent {
-        Some(parent) if is_on() => parent,
-        parent => context(parent),
-    }
-}
-
 /// Where a trace lies among all of them, evenly from 0 to 1: every process says the same.
 fn share(trace_id: u128) -> f64 {
     const BITS: u32 = 52;
@@ -283,13 +274,14 @@ mod tests {
     }
 
     #[test]
-    fn without_a_collector_the_trace_goes_on_one_step_further() {
+    fn without_a_collector_the_trace_goes_on_as_it_came() {
         let parent = TraceContext::start();
-        let onward = onward(Some(parent));
-        assert!(onward.trace_id == parent.trace_id && onward.span_id != parent.span_id);
         let at = Position { partition: Partition { topic: "t".into(), index: 0 }, offset: 0 };
         let headers = Headers::default().with(TraceContext::HEADER, parent.to_string());
         let mut record = Arc::new(Record { at, timestamp_ms: 0, key: None, headers, value: None });
-        assert!(Processing::begin(&mut record, &"g".into()).is_none() && record.headers.trace() == Some(parent));
+        assert!(Processing::begin(&mut record, &"g".into()).is_none());
+        assert_eq!(record.headers.handed_on().trace(), Some(parent));
+        let malformed = Headers::default().with(TraceContext::HEADER, "00-0");
+        assert!(malformed.handed_on().trace().is_some_and(|begun| begun.trace_id != parent.trace_id));
     }
 }

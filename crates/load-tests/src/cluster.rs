@@ -165,7 +165,7 @@ impl Drop for Cluster {
 
 /// A record as services publish it.
 pub fn outgoing(topic: &Arc<str>, key: Bytes, value: Bytes) -> Outgoing {
-    let trace = bus::trace::onward(None).to_string();
+    let trace = bus::trace::context(None).to_string();
     let headers = Headers::default().with(TraceContext::HEADER, trace).with("content-type", "application/protobuf");
     Outgoing { topic: topic.clone(), key: Some(key), headers, value: Some(value) }
 }

@@ -73,7 +73,8 @@ async fn start(kit: &Kit) -> SocketAddr {
     let log = kit.log.clone();
     let accept = async move |headers: HeaderMap| {
         let parent = headers.get(TraceContext::HEADER).and_then(|h| TraceContext::parse(h.as_bytes()));
-        let headers = Headers::default().with(TraceContext::HEADER, trace::onward(parent).to_string());
+        let headers =
+            Headers::default().with(TraceContext::HEADER, parent.unwrap_or_else(|| trace::context(None)).to_string());
         log.publish(record(FIRST, headers)).await.remove(0).expect("durable");
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

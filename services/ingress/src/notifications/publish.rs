@@ -76,7 +76,7 @@ fn outcome<T>(id: NotificationId, results: impl Iterator<Item = Result<T, LogErr
 /// One record per recipient, which is what is acted upon, and one that says how many there are.
 fn records(topics: &Topics, accepting: Accepting, batch: &mut Vec<Outgoing>) {
     let Accepting { id, tenant, mut draft, trace, at: now } = accepting;
-    let trace = bus::trace::onward(trace);
+    let trace = trace.unwrap_or_else(|| bus::trace::context(None));
     let trace = Bytes::copy_from_slice(&trace.header());
     let headers = Headers::default().with(TraceContext::HEADER, trace).with("content-type", "application/protobuf");
     let recipients = std::mem::take(&mut draft.recipients);
