@@ -51,8 +51,7 @@ pub(crate) mod object {
     use super::*;
 
     pub(crate) fn serialize<S: Serializer>(object: &Option<Struct>, to: S) -> Result<S::Ok, S::Error> {
-        let json = object.clone().map(|object| to_json(Kind::StructValue(object))).transpose();
-        json.map_err(ser::Error::custom)?.serialize(to)
+        object.as_ref().map(Object).serialize(to)
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Struct>, D::Error> {
@@ -61,22 +60,36 @@ pub(crate) mod object {
     }
 }
 
-fn to_json(kind: Kind) -> Result<serde_json::Value, &'static str> {
-    let of = |value: Value| to_json(value.kind.unwrap_or(Kind::NullValue(0)));
-    Ok(match kind {
-        Kind::NullValue(_) => serde_json::Value::Null,
-        Kind::BoolValue(is) => is.into(),
-        Kind::StringValue(text) => text.into(),
-        #[expect(clippy::cast_possible_truncation, reason = "whole and in range")]
-        Kind::NumberValue(number) if number.fract() == 0.0 && number.abs() <= EXACT => (number as i64).into(),
-        Kind::NumberValue(number) if number.is_finite() => number.into(),
-        Kind::NumberValue(_) => return Err("a number is infinite or none at all, which JSON does not have"),
-        Kind::ListValue(list) => list.values.into_iter().map(of).collect::<Result<_, _>>()?,
-        Kind::StructValue(object) => {
-            let fields = object.fields.into_iter().map(|(name, value)| Ok((name, of(value)?)));
-            serde_json::Value::Object(fields.collect::<Result<_, &'static str>>()?)
+/// As a JSON object.
+struct Object<'a>(&'a Struct);
+
+impl ser::Serialize for Object<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(self.0.fields.iter().map(|(name, value)| (name, Json(value))))
+    }
+}
+
+/// As any JSON.
+struct Json<'a>(&'a Value);
+
+impl ser::Serialize for Json<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match &self.0.kind {
+            None | Some(Kind::NullValue(_)) => to.serialize_unit(),
+            Some(Kind::BoolValue(is)) => to.serialize_bool(*is),
+            Some(Kind::StringValue(text)) => to.serialize_str(text),
+            #[expect(clippy::cast_possible_truncation, reason = "whole and in range")]
+            Some(Kind::NumberValue(number)) if number.fract() == 0.0 && number.abs() <= EXACT => {
+                to.serialize_i64(*number as i64)
+            }
+            Some(Kind::NumberValue(number)) if number.is_finite() => to.serialize_f64(*number),
+            Some(Kind::NumberValue(_)) => {
+                Err(ser::Error::custom("a number is infinite or none at all, which JSON does not have"))
+            }
+            Some(Kind::ListValue(list)) => to.collect_seq(list.values.iter().map(Json)),
+            Some(Kind::StructValue(object)) => Object(object).serialize(to),
         }
-    })
+    }
 }
 
 fn to_struct(object: serde_json::Map<String, serde_json::Value>) -> Result<Struct, &'static str> {
