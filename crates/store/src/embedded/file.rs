@@ -8,6 +8,13 @@ use sqlite::{Readers, Writer};
 
 use crate::StoreError;
 
+/// So many pages (of 4 KiB) are written ahead before they are put into the file, by a commit that takes longer for it: little,
+/// where somebody waits for each commit (SQLite's own default).
+pub(super) const SHORT_WAL: u32 = 1_000;
+
+/// Where nobody does: a page that is written again and again is put into the file once.
+pub(super) const LONG_WAL: u32 = 8_000;
+
 /// An open file.
 pub(super) struct File {
     name: &'static str,
@@ -17,13 +24,13 @@ pub(super) struct File {
 
 impl File {
     /// Opens or creates `name` in `dir`. `steps` are the schema's changes, the oldest first: a file that has seen the first n
-    /// gets the others. A step that was released is never edited.
-    pub(super) fn open(dir: &Path, name: &'static str, steps: &[&str]) -> Result<Self, StoreError> {
+    /// gets the others. A step that was released is never edited. `wal_pages`: see [`SHORT_WAL`].
+    pub(super) fn open(dir: &Path, name: &'static str, steps: &[&str], wal_pages: u32) -> Result<Self, StoreError> {
         let path = dir.join(name);
         let mut newer = None;
         let writer = Writer::open(&path, |db| {
             newer = migrate(db, steps)?;
-            Ok(())
+            db.pragma_update(None, "wal_autocheckpoint", wal_pages)
         })
         .map_err(|e| error(name, &e))?;
         match newer {
@@ -143,7 +150,7 @@ mod tests {
     #[tokio::test]
     async fn a_commit_is_on_disk_and_its_space_can_be_given_back() {
         let dir = tempfile::tempdir().unwrap();
-        let file = File::open(dir.path(), "t.db", &["CREATE TABLE t (n)"]).unwrap();
+        let file = File::open(dir.path(), "t.db", &["CREATE TABLE t (n)"], SHORT_WAL).unwrap();
         let pragma =
             |name: &'static str| file.write(move |tx| tx.pragma_query_value(None, name, |r| r.get::<_, i64>(0)));
         assert_eq!(pragma("synchronous").await.unwrap(), 2, "FULL: fsync at every commit");
@@ -157,7 +164,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let one = "CREATE TABLE t (n); INSERT INTO t VALUES (1)";
         let two = "ALTER TABLE t ADD COLUMN m; UPDATE t SET m = n + 1";
-        let open = |steps: &[&str]| File::open(dir.path(), "t.db", steps);
+        let open = |steps: &[&str]| File::open(dir.path(), "t.db", steps, SHORT_WAL);
         drop(open(&[one]).unwrap());
         let file = open(&[one, two]).unwrap();
         let row = file.read(|db| db.query_row("SELECT n, m FROM t", [], |r| Ok((r.get(0)?, r.get(1)?))));

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use domain::{Address, Channel, DeliveryId, TenantId, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
-use super::file::{File, cutoff, give_space_back, slice, time};
+use super::file::{File, SHORT_WAL, cutoff, give_space_back, slice, time};
 use crate::{Claim, ClaimRequest, Decided, Decision, Ledger, Settled, StoreError, codec, ledger::GONE};
 
 /// `kept_from` counts by this machine's clock, in microseconds; `settled` is null while the claim is open; `address` is the
@@ -51,7 +51,7 @@ pub(super) struct EmbeddedLedger {
 
 impl EmbeddedLedger {
     pub(super) fn open(dir: &Path, window: Duration) -> Result<Self, StoreError> {
-        Ok(Self { file: File::open(dir, "ledger.db", STEPS)?, window })
+        Ok(Self { file: File::open(dir, "ledger.db", STEPS, SHORT_WAL)?, window })
     }
 }
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use domain::{Address, Channel, Device, DeviceId, Preferences, TenantId, Timestamp, User, UserId};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
-use super::file::{File, parsed, time};
+use super::file::{File, SHORT_WAL, parsed, time};
 use crate::{
     Change, HistoryEntry, StoreError, UserKey, Users, codec,
     roster::{self, Roster},
@@ -55,7 +55,7 @@ pub(super) struct EmbeddedUsers {
 
 impl EmbeddedUsers {
     pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
-        Ok(Self { file: File::open(dir, "users.db", STEPS)? })
+        Ok(Self { file: File::open(dir, "users.db", STEPS, SHORT_WAL)? })
     }
 }
 

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params, par
 use schema::STEPS;
 use uuid::Uuid;
 
-use super::file::{File, cutoff, cutoff_at, give_space_back, parsed, slice};
+use super::file::{File, LONG_WAL, cutoff, cutoff_at, give_space_back, parsed, slice};
 use crate::{
     Balance, Deliveries, DeliveryQuery, Document, IndexError, NotificationView, Page, StoreError, codec,
     cursor::Cursor,
@@ -32,7 +32,7 @@ pub(super) struct EmbeddedDeliveries {
 
 impl EmbeddedDeliveries {
     pub(super) fn open(dir: &Path, retention: Duration) -> Result<Self, StoreError> {
-        Ok(Self { file: File::open(dir, "index.db", STEPS)?, retention })
+        Ok(Self { file: File::open(dir, "index.db", STEPS, LONG_WAL)?, retention })
     }
 }
 
