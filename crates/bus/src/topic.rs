@@ -96,18 +96,14 @@ impl Topics {
         Self { prefix: prefix.into() }
     }
 
-    fn name(&self, rest: std::fmt::Arguments<'_>) -> Arc<str> {
-        format!("{}{rest}", self.prefix).into()
-    }
-
     /// CloudEvents of upstream services; public.
     pub fn events(&self) -> Arc<str> {
-        self.name(format_args!("events"))
+        [&*self.prefix, "events"].concat().into()
     }
 
     /// One notification for one recipient, to be decided.
     pub fn notifications(&self, of: ChannelType, lane: Lane) -> Arc<str> {
-        self.name(format_args!("notifications.{of}.{lane}"))
+        [&*self.prefix, "notifications.", of.as_str(), ".", lane.as_str()].concat().into()
     }
 
     /// The lane's notifications of every type.
@@ -117,22 +113,22 @@ impl Topics {
 
     /// One delivery to make.
     pub fn deliveries(&self, channel: Channel, lane: Lane) -> Arc<str> {
-        self.name(format_args!("deliveries.{channel}.{lane}"))
+        [&*self.prefix, "deliveries.", channel.as_str(), ".", lane.as_str()].concat().into()
     }
 
     /// Every step of everything; public.
     pub fn status(&self) -> Arc<str> {
-        self.name(format_args!("status"))
+        [&*self.prefix, "status"].concat().into()
     }
 
     /// Tenants, keys and so on; compacted.
     pub fn config(&self) -> Arc<str> {
-        self.name(format_args!("config"))
+        [&*self.prefix, "config"].concat().into()
     }
 
     /// What a stage gave up, with the original bytes.
     pub fn dead(&self, stage: Stage) -> Arc<str> {
-        self.name(format_args!("dead.{}", stage.as_str()))
+        [&*self.prefix, "dead.", stage.as_str()].concat().into()
     }
 
     /// The consumer group of a stage: one per lane (and channel), so that lanes never wait for each other.
@@ -176,7 +172,7 @@ pub fn recipient_key(tenant: &TenantId, recipient: &Recipient) -> bytes::Bytes {
 
 /// The same, for a recipient that is known by its key only.
 pub fn status_key(tenant: &TenantId, recipient_key: &str) -> bytes::Bytes {
-    format!("{tenant}/{recipient_key}").into()
+    [tenant.as_str(), "/", recipient_key].concat().into()
 }
 
 #[cfg(test)]

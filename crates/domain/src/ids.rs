@@ -143,7 +143,10 @@ impl DeliveryId {
         address: Option<&Address>,
     ) -> Self {
         let address = address.map_or("", Address::expose);
-        let name = format!("{}\n{}\n{channel}\n{address}", notification.0, recipient.key());
+        // done for each of millions: formatting takes longer than the hash
+        let mut buffer = Uuid::encode_buffer();
+        let notification = &*notification.0.hyphenated().encode_lower(&mut buffer);
+        let name = [notification, &recipient.key(), channel.as_str(), address].join("\n");
         Self(Uuid::new_v5(&DELIVERY_NAMESPACE, name.as_bytes()))
     }
 }

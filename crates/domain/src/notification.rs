@@ -96,7 +96,7 @@ impl Recipient {
     /// The recipient within its tenant, for topic keys and derived ids. An address shows only as a hash.
     pub fn key(&self) -> String {
         match self {
-            Self::User(user) => format!("user:{user}"),
+            Self::User(user) => ["user:", user.as_str()].concat(),
             Self::Address(channel, address) => {
                 format!("{channel}:{}", Uuid::new_v5(&ADDRESS_NAMESPACE, address.expose().as_bytes()).simple())
             }

@@ -134,9 +134,7 @@ pub(crate) fn decode_profile(json: &str, written_at: Timestamp) -> Result<Profil
 /// The channel with the SHA-256 of an address, in hex: a name for it where the address itself must not show.
 pub(crate) fn address_key(channel: Channel, address: &Address) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, address.expose().as_bytes());
-    let mut key = format!("{channel}:");
-    HEXLOWER.encode_append(digest.as_ref(), &mut key);
-    key
+    [channel.as_str(), ":", &HEXLOWER.encode(digest.as_ref())].concat()
 }
 
 /// Preferences as JSON.

@@ -33,6 +33,9 @@ impl Default for Limits {
     }
 }
 
+/// Bytes of most texts.
+const TYPICAL: usize = 128;
+
 /// What a template says on a channel.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rendered {
@@ -129,7 +132,7 @@ impl<'c> Run<'c> {
 
     fn run(&mut self, name: &str, typed: bool) -> Result<Value, String> {
         let limit = self.limits.output - self.written;
-        let mut out = Limited { bytes: Vec::new(), limit, full: false };
+        let mut out = Limited { bytes: Vec::with_capacity(TYPICAL), limit, full: false };
         let template = self.compiled.engine.get_template(name).map_err(|e| explain(&e))?;
         let rendered = template.render_captured_to(self.context.clone(), &mut out).map(drop);
         if out.full {

@@ -6,10 +6,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ::redis::{Pipeline, Script, cmd};
+use ::redis::{Cmd, Pipeline, Script, cmd};
 use async_trait::async_trait;
 use bytes::Bytes;
-use domain::{Address, Channel, DeliveryId, TenantId, Timestamp};
+use domain::{Address, Channel, DeliveryId, NotificationId, TenantId, Timestamp};
+use uuid::Uuid;
 
 use super::redis::Redis;
 use crate::{Claim, ClaimRequest, Decided, Decision, Ledger, Settled, StoreError, codec, ledger::GONE};
@@ -80,13 +81,30 @@ impl RedisLedger {
         }
     }
 
+    // keys are made for every record, and formatting takes several times as long as putting together
     fn key(&self, delivery: DeliveryId) -> String {
-        format!("{}claim:{delivery}", self.redis.prefix)
+        let mut buffer = Uuid::encode_buffer();
+        let delivery = &*delivery.0.hyphenated().encode_lower(&mut buffer);
+        [&self.redis.prefix, "claim:", delivery].concat()
+    }
+
+    fn decided_key(&self, notification: NotificationId, recipient: &str) -> String {
+        let mut buffer = Uuid::encode_buffer();
+        let notification = &*notification.0.hyphenated().encode_lower(&mut buffer);
+        [&self.redis.prefix, "decided:", notification, ":", recipient].concat()
+    }
+
+    /// Writes if there is nothing, and answers what was there.
+    fn set_or_get(&self, key: &str, value: &[u8]) -> Cmd {
+        const WORDS: usize = 32;
+        let mut set = Cmd::with_capacity(7, key.len() + value.len() + WORDS);
+        set.arg("SET").arg(key).arg(value).arg("NX").arg("GET").arg("PX").arg(self.window_ms);
+        set
     }
 
     /// Holds a hash instead of the address: keys show up in tools and logs.
     fn gone_key(&self, tenant: &TenantId, channel: Channel, address: &Address) -> String {
-        format!("{}gone:{tenant}:{}", self.redis.prefix, codec::address_key(channel, address))
+        [&self.redis.prefix, "gone:", tenant.as_str(), ":", &codec::address_key(channel, address)].concat()
     }
 }
 
@@ -98,9 +116,8 @@ impl Ledger for RedisLedger {
         }
         let mut pipeline = Pipeline::with_capacity(decisions.len());
         for Decision { notification, recipient, plan } in decisions {
-            let key = format!("{}decided:{notification}:{recipient}", self.redis.prefix);
-            // NX with GET: writes if there is nothing, and answers what was there
-            pipeline.cmd("SET").arg(key).arg(&*plan.0).arg("NX").arg("GET").arg("PX").arg(self.window_ms);
+            let key = self.decided_key(*notification, recipient);
+            pipeline.add_command(self.set_or_get(&key, &plan.0));
         }
         let stood: Vec<Option<Bytes>> =
             self.redis.run(|mut c| async move { pipeline.query_async(&mut c).await }).await?;
@@ -116,9 +133,7 @@ impl Ledger for RedisLedger {
         }
         let mut pipeline = Pipeline::with_capacity(requests.len());
         for request in requests {
-            // NX with GET: writes if there is nothing, and answers what was there
-            let set = pipeline.cmd("SET").arg(self.key(request.delivery)).arg(open(request));
-            set.arg("NX").arg("GET").arg("PX").arg(self.window_ms);
+            pipeline.add_command(self.set_or_get(&self.key(request.delivery), open(request).as_bytes()));
         }
         let found: Vec<Option<Bytes>> =
             self.redis.run(|mut c| async move { pipeline.query_async(&mut c).await }).await?;

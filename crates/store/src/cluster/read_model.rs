@@ -81,7 +81,7 @@ impl ReadModel {
 
     /// The number is that of the format of the value.
     fn name(&self, key: &UserKey) -> String {
-        format!("{}user2:{}:{}", self.redis.prefix, key.tenant, key.user)
+        [&self.redis.prefix, "user2:", key.tenant.as_str(), ":", key.user.as_str()].concat()
     }
 
     async fn write(&self, copies: &[(&UserKey, &Stored)], nobody_ms: u32) -> Result<(), StoreError> {
