@@ -14,7 +14,7 @@ configure() {
   mkdir -p "$place/data"
   render cassandra.yaml.tmpl "$place/cassandra.yaml" PORT="$port" STORAGE_PORT="$((port + 1))" DATA="$place/data"
   agent=("$place"/package/jamm-*.jar)
-  command=("$(java_home 17)/bin/java" "@$conf/jvm.args"
+  command=("$(java_home 17)/bin/java" "@$conf/jvm.args" "${jit[@]}"
     -javaagent:"${agent[0]}"
     -Dcassandra.config="file://${place// /%20}/cassandra.yaml"
     -Dcassandra.storagedir="$place/data" -Dcassandra.logdir="$place"

@@ -46,6 +46,7 @@ configure() {
   for folder in config data logs; do mkdir -p "$place/$folder"; done
   render elasticsearch.yml.tmpl "$place/config/elasticsearch.yml" PORT="$port" TRANSPORT_PORT="$((port + 1))" PLACE="$place"
   cp "$conf/jvm.options" "$conf/log4j2.properties" "$place/config"
+  printf '%s\n' "${jit[@]}" >>"$place/config/jvm.options"
   if ((EUID == 0)); then chown -R 65534:65534 "$place"/{config,data,logs,tmp}; fi
   command=(ES_JAVA_HOME="$(java_home 25)" ES_PATH_CONF="$place/config" ES_TMPDIR="$place/tmp"
     CLI_JAVA_OPTS=-Djava.io.tmpdir=../../tmp # the launcher's: from its folder, as no option may have a space

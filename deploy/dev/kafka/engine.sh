@@ -21,7 +21,7 @@ configure() {
   render server.properties.tmpl "$place/server.properties" PORT="$port" CONTROLLER_PORT="$((port + 1))" DATA="$data" \
     NODE="$node" VOTERS="${voters#,}" COPIES="$brokers" MIN_ISR="$(((brokers + 1) / 2))"
   command=("$(java_home 17)/bin/java"
-    -Xms128m -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:+ExitOnOutOfMemoryError
+    -Xms128m -Xmx512m -XX:+UseSerialGC "${jit[@]}" -XX:+ExitOnOutOfMemoryError
     -Djava.io.tmpdir="$place/tmp" -Dlog4j2.configurationFile="$conf/log4j2.yaml" -cp "$place/package/*")
   if [[ ! -f $data/meta.properties ]]; then
     # the same for all brokers of a home, without a word between them

@@ -24,6 +24,8 @@ use crate::{
 const MB: f64 = 1_000_000.0;
 /// Clients whose requests come one by one.
 const CONNECTIONS: usize = 64;
+/// How much longer than a round a cluster is warmed up for by single requests.
+const WARM_TIMES: u32 = 8;
 /// Of the lane `high`.
 const PRIORITY: u8 = 9;
 
@@ -120,6 +122,8 @@ pub(super) fn end_to_end_p99(bench: &Bench) -> anyhow::Result<Outcomes> {
     let cluster = runtime.block_on(Cluster::make(bench, &sink.ready))?;
     let deployment = runtime.block_on(Deployment::cluster(bench, &cluster))?;
     runtime.block_on(flooded(&deployment, &mut sink, bench.effort.count(5000, 500)))?;
+    // until the engines' JITs have seen such a load for a while
+    runtime.block_on(one_by_one(&deployment, None, bench.effort.time * WARM_TIMES))?;
     let most = runtime.block_on(async {
         deployment.quiet().await?;
         sink.received()?;
