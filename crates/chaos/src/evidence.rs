@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::{
     flow::Told,
     installation::{Api, Installation},
+    perform::Performed,
 };
 
 /// A request that the sandbox has received.
@@ -179,6 +180,8 @@ pub struct Evidence {
     pub told: Told,
     /// When somebody who could send was stopped.
     pub pauses: Vec<(Timestamp, Timestamp)>,
+    /// When somebody who could send was killed.
+    pub deaths: Vec<Timestamp>,
     /// In the order of their arrival.
     pub receptions: Vec<Reception>,
     /// `status`, in an order that holds for each delivery.
@@ -247,9 +250,10 @@ impl Evidence {
         installation: &Installation,
         sandbox: &sandbox::Running,
         told: Told,
-        pauses: Vec<(Timestamp, Timestamp)>,
+        performed: &Performed,
     ) -> anyhow::Result<Self> {
-        let mut evidence = Self { told, pauses, receptions: received(sandbox)?, ..Self::default() };
+        let (pauses, deaths) = (performed.pauses.clone(), performed.deaths.clone());
+        let mut evidence = Self { told, pauses, deaths, receptions: received(sandbox)?, ..Self::default() };
         evidence.index = indexed(&installation.api).await?;
         evidence.read_topics(&installation.kafka, &installation.topics).await?;
         Ok(evidence)

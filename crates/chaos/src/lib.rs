@@ -183,7 +183,7 @@ impl Run {
         self.installation.set_up(&self.sandbox, &self.people).await.context("cannot set the tenant up")?;
         let (told, performed) = self.break_things().await?;
         self.quiet(&told).await?;
-        let before = Evidence::gather(&self.installation, &self.sandbox, told, performed.pauses.clone()).await?;
+        let before = Evidence::gather(&self.installation, &self.sandbox, told, &performed).await?;
         let mut violations = check::check(&before, &self.people);
         let (after, found) = self.redrive(&before, &performed).await?;
         violations.extend(found);
@@ -266,7 +266,7 @@ impl Run {
             opt_outs: before.told.opt_outs.clone(),
             doubtful: before.told.doubtful,
         };
-        let after = Evidence::gather(&self.installation, &self.sandbox, told, performed.pauses.clone()).await?;
+        let after = Evidence::gather(&self.installation, &self.sandbox, told, performed).await?;
         violations.extend(check::check(&after, &self.people));
         violations.extend(check::redriven(before, &after, &self.people));
         Ok((after, violations))

@@ -109,6 +109,14 @@ const APNS: [(&str, Ends, u32); 12] = [
     // a hang, though not as long as the gateway waits
     ("070002500", Ends::Sent, 1),
 ];
+/// Devices whose first request makes APNs tear the connection down, with all that is under way on it.
+const TEARS: &str = "0610";
+
+/// Whether a request without an answer has broken the connection for all that were on it.
+pub fn tears(channel: Channel, path: &str) -> bool {
+    channel == Channel::Apns && path.strip_prefix("/3/device/").is_some_and(|token| token.starts_with(TEARS))
+}
+
 const EMAIL: [(&str, Ends, u32); 9] = [
     ("mail", Ends::Sent, 20),
     // mails of several lanes to one mailbox are not told apart

@@ -27,6 +27,8 @@ pub struct Performed {
     pub log: Vec<(f64, String)>,
     /// Somebody who could send was stopped then, so that what it had decided before came out late.
     pub pauses: Vec<(Timestamp, Timestamp)>,
+    /// Somebody who could send was killed then.
+    pub deaths: Vec<Timestamp>,
     /// What did not go as planned, and is no fault of the plan.
     pub trouble: Vec<String>,
 }
@@ -135,7 +137,7 @@ impl<'a> Performer<'a> {
             (Fault::Kill, _) if target.is_engine() => {
                 self.order(target, if begins { Deed::Kill } else { Deed::Start }).await?;
             }
-            (Fault::Kill, true) => self.installation.kill(name)?,
+            (Fault::Kill, true) => self.kill(name, target)?,
             (Fault::Kill, false) => self.installation.spawn(name, target)?,
             (Fault::Pause, true) => {
                 self.stopped[i] = Some(Timestamp::now());
@@ -143,13 +145,12 @@ impl<'a> Performer<'a> {
             }
             (Fault::Pause, false) => {
                 self.installation.signal(name, "CONT")?;
-                if let Some(since) = self.stopped[i].filter(|_| matches!(target, Target::Gateway | Target::Standalone))
-                {
+                if let Some(since) = self.stopped[i].filter(|_| can_send(target)) {
                     self.performed.pauses.push((since, Timestamp::now()));
                 }
             }
             (Fault::Join | Fault::JoinAndDie, true) => self.installation.spawn(&second, target)?,
-            (Fault::JoinAndDie, false) => self.installation.kill(&second)?,
+            (Fault::JoinAndDie, false) => self.kill(&second, target)?,
             (Fault::Join, false) => {
                 self.installation.signal(&second, "TERM")?;
                 self.leaving.push((second, Instant::now() + LEAVE));
@@ -160,10 +161,22 @@ impl<'a> Performer<'a> {
         Ok(())
     }
 
+    fn kill(&mut self, name: &str, target: Target) -> anyhow::Result<()> {
+        self.installation.kill(name)?;
+        if can_send(target) {
+            self.performed.deaths.push(Timestamp::now());
+        }
+        Ok(())
+    }
+
     async fn order(&self, target: Target, deed: Deed) -> anyhow::Result<()> {
         match &self.hands {
             Some(hands) => hands.order(target, deed).await,
             None => Ok(()),
         }
     }
+}
+
+const fn can_send(target: Target) -> bool {
+    matches!(target, Target::Gateway | Target::Standalone)
 }

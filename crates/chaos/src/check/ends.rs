@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use domain::{Reason, State};
+use domain::{Channel, Reason, State, Timestamp};
 
-use super::Case;
-use crate::evidence::Delivery;
+use super::{Case, paused};
+use crate::{
+    evidence::{Delivery, Reception},
+    people::tears,
+};
 
 impl Case<'_> {
     pub(super) fn all_have_ended(&mut self) {
@@ -83,6 +86,25 @@ impl Case<'_> {
         }
     }
 
+    /// Given up because each of its attempts broke off with the connection of a neighbour, by the sandbox's record, or with the
+    /// process that made it.
+    pub(super) fn was_struck(&self, d: &Delivery) -> bool {
+        let struck = |from: Timestamp, to: Timestamp| {
+            let within = |at: Timestamp| (from..=to).contains(&at);
+            let torn = |r: &Reception| r.answered.is_none() && tears(r.channel, &r.path) && within(r.at);
+            self.evidence.receptions.iter().any(torn)
+                || self.evidence.deaths.iter().any(|at| within(*at))
+                || !paused(&self.evidence.pauses, from, to).is_zero()
+        };
+        let last_word = d.trace.iter().rposition(|s| s.reason == Some(Reason::Redriven)).unwrap_or_default();
+        let mut attempts = d.trace[last_word..].windows(2).filter(|steps| steps[1].outcome.is_some()).peekable();
+        let given_up = (d.state, d.reason) == (State::Unknown, Some(Reason::RetriesExhausted));
+        d.channel == Channel::Apns
+            && given_up
+            && attempts.peek().is_some()
+            && attempts.all(|steps| steps[1].outcome.as_deref() == Some("unknown") && struck(steps[0].at, steps[1].at))
+    }
+
     fn is_right(&self, d: &Delivery) -> bool {
         let unknown = d.unknowns() > 0;
         let as_said = |state| d.state == state || (d.state == State::Unknown && unknown);
@@ -97,7 +119,7 @@ impl Case<'_> {
             }
             Some(Reason::Expired) => as_said(State::Expired) && d.expires_at.is_some_and(|at| at <= d.reached_at()),
             reason => match self.contact(d) {
-                Some(contact) => contact.ends.allows(d.state, reason, unknown),
+                Some(contact) => contact.ends.allows(d.state, reason, unknown) || self.was_struck(d),
                 None => (d.state, reason) == (State::Suppressed, Some(Reason::NoAddress)),
             },
         }

@@ -72,6 +72,7 @@ impl<'a> Case<'a> {
         let went_on = events.iter().any(|e| e.unknowns() > 0);
         let (contact, d) = (self.contact(events[0]), events[0]);
         let could_fail = contact.is_some_and(|c| matches!(c.ends, Ends::Exhausted | Ends::LaterSent | Ends::Either));
+        let could_fail = could_fail || events.iter().any(|e| self.was_struck(e));
         match (gave_up || went_on, could_fail) {
             (false, _) => Some(format!("{} was not given up", self.name(d))),
             (_, false) => Some(format!("{} had no reason to be given up", self.name(d))),

@@ -151,6 +151,34 @@ fn claim_1_what_is_missing_open_twice_or_contradicted() {
 }
 
 #[test]
+fn whoever_is_struck_each_time_may_be_given_up() {
+    let tried = |seconds, state| step(seconds, state, Some("unknown"));
+    let reason = Some(Reason::RetriesExhausted);
+    let last = Step { reason, ..tried(6, State::Unknown) };
+    let given_up = Delivery {
+        channel: Channel::Apns,
+        trace: vec![step(0, State::Queued, None), tried(2, State::Sending), tried(4, State::Deferred), last],
+        ..delivery("d1", "n1", 0, State::Unknown, reason)
+    };
+    let torn = |seconds, answered| Reception {
+        channel: Channel::Apns,
+        path: "/3/device/06100001".into(),
+        ..reception("d7", seconds, answered)
+    };
+    let pauses = vec![(at(3), at(4))];
+    let mut e = Evidence { deaths: vec![at(1)], pauses, receptions: vec![torn(5, None)], ..Evidence::default() };
+    let was_struck = |e: &Evidence, d: &Delivery| Case::new(e, &[]).was_struck(d);
+    assert!(was_struck(&e, &given_up), "by a death, a stop, and a neighbour");
+    assert!(!was_struck(&e, &Delivery { channel: Channel::Webhook, ..given_up.clone() }), "it has no neighbours");
+    e.receptions = vec![torn(5, Some(200)), torn(8, None)];
+    assert!(!was_struck(&e, &given_up), "nothing explains the last attempt");
+    e.receptions = vec![torn(5, None)];
+    let mut answered = given_up;
+    answered.trace[2].outcome = Some("retryable".into());
+    assert!(!was_struck(&e, &answered), "an attempt that was answered is none of that");
+}
+
+#[test]
 fn claim_2_what_was_not_received_or_twice() {
     let mut e = good();
     e.receptions.remove(0);
