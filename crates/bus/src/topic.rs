@@ -96,14 +96,22 @@ impl Topics {
         Self { prefix: prefix.into() }
     }
 
+    /// Made for every record that is published, so without formatting.
+    fn name(&self, rest: &[&str]) -> Arc<str> {
+        let mut name = String::with_capacity(self.prefix.len() + 32);
+        name.push_str(&self.prefix);
+        rest.iter().for_each(|part| name.push_str(part));
+        name.into()
+    }
+
     /// CloudEvents of upstream services; public.
     pub fn events(&self) -> Arc<str> {
-        [&*self.prefix, "events"].concat().into()
+        self.name(&["events"])
     }
 
     /// One notification for one recipient, to be decided.
     pub fn notifications(&self, of: ChannelType, lane: Lane) -> Arc<str> {
-        [&*self.prefix, "notifications.", of.as_str(), ".", lane.as_str()].concat().into()
+        self.name(&["notifications.", of.as_str(), ".", lane.as_str()])
     }
 
     /// The lane's notifications of every type.
@@ -113,22 +121,22 @@ impl Topics {
 
     /// One delivery to make.
     pub fn deliveries(&self, channel: Channel, lane: Lane) -> Arc<str> {
-        [&*self.prefix, "deliveries.", channel.as_str(), ".", lane.as_str()].concat().into()
+        self.name(&["deliveries.", channel.as_str(), ".", lane.as_str()])
     }
 
     /// Every step of everything; public.
     pub fn status(&self) -> Arc<str> {
-        [&*self.prefix, "status"].concat().into()
+        self.name(&["status"])
     }
 
     /// Tenants, keys and so on; compacted.
     pub fn config(&self) -> Arc<str> {
-        [&*self.prefix, "config"].concat().into()
+        self.name(&["config"])
     }
 
     /// What a stage gave up, with the original bytes.
     pub fn dead(&self, stage: Stage) -> Arc<str> {
-        [&*self.prefix, "dead.", stage.as_str()].concat().into()
+        self.name(&["dead.", stage.as_str()])
     }
 
     /// The consumer group of a stage: one per lane (and channel), so that lanes never wait for each other.

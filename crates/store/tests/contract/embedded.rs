@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use bytes::Bytes;
 use domain::{
-    Address, Channel, Contact, DeliveryId, DeliveryStatus, Device, Environment, History, Locale, NotificationId,
+    Address, Channel, Contact, DeliveryId, DeliveryStatus, Device, Environment, Locale, NotificationId,
     NotificationStatus, Priority, Selector, State, Status, TenantId, Timestamp, User, UserId,
 };
 use store::{Balance, Claim, ClaimRequest, DeliveryQuery, IndexError, Settled, StoreError, Stores, UserKey, embedded};
@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     Opened, at, eventually,
-    made::{change, device, key, user},
+    made::{change, delivery, device, key, user},
     tenant,
 };
 
@@ -179,29 +179,7 @@ async fn old_documents_go() {
 async fn words_go_with_their_delivery() {
     let dir = tempfile::tempdir().expect("a directory");
     let stores = opened(dir.path());
-    let mut history = History::default();
-    history.reached(at(0), State::Queued, None);
-    let n = notification();
-    let old = DeliveryStatus {
-        id: DeliveryId(Uuid::new_v4()),
-        notification: n.id,
-        tenant: n.tenant,
-        user: None,
-        recipient_key: "webhook:0".into(),
-        channel: Channel::Webhook,
-        address: None,
-        category: None,
-        priority: Priority::default(),
-        state: State::Queued,
-        reason: None,
-        template: None,
-        provider: None,
-        leads: true,
-        accepted_at: at(0),
-        updated_at: at(0),
-        metadata: [("k".to_owned(), "needle".to_owned())].into(),
-        history,
-    };
+    let old = DeliveryStatus { metadata: [("k".to_owned(), "needle".to_owned())].into(), ..delivery() };
     let new = DeliveryStatus { id: DeliveryId(Uuid::new_v4()), updated_at: at(5_000_000), ..old.clone() };
     stores.deliveries.index(&[Status::Delivery(old), Status::Delivery(new.clone())]).await.expect("index");
     let retention = embedded::Options::default().index_retention;

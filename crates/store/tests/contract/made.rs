@@ -1,11 +1,13 @@
-//! Users, devices and changes as the suites make them.
+//! Users, devices, changes and deliveries as the suites make them.
 
 use domain::{
-    Address, Channel, Contacts, Device, DeviceId, Environment, Preferences, TenantId, Timestamp, User, UserId,
+    Address, Channel, Contacts, DeliveryId, DeliveryStatus, Device, DeviceId, Environment, History, NotificationId,
+    Preferences, Priority, State, TenantId, Timestamp, User, UserId,
 };
 use store::{Change, UserKey};
+use uuid::Uuid;
 
-use crate::at;
+use crate::{at, tenant};
 
 /// A user's key.
 pub fn key(tenant: &TenantId, user: &str) -> UserKey {
@@ -44,5 +46,31 @@ pub fn device(tenant: &TenantId, n: u32, step: i64) -> Device {
         time_zone: None,
         registered_at: at(step),
         last_active_at: at(step),
+    }
+}
+
+/// A delivery of a tenant that no other test has, just accepted.
+pub fn delivery() -> DeliveryStatus {
+    let mut history = History::default();
+    history.reached(at(0), State::Accepted, None);
+    DeliveryStatus {
+        id: DeliveryId(Uuid::new_v4()),
+        notification: NotificationId::new(at(0)),
+        tenant: tenant(),
+        user: None,
+        recipient_key: "webhook:0".into(),
+        channel: Channel::Webhook,
+        address: None,
+        category: None,
+        priority: Priority::default(),
+        state: State::Accepted,
+        reason: None,
+        template: None,
+        provider: None,
+        leads: true,
+        accepted_at: at(0),
+        updated_at: at(0),
+        metadata: [].into(),
+        history,
     }
 }

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use domain::{
-    Address, Channel, Contact, DeliveryId, DeliveryStatus, Device, DeviceId, History, NotificationId, Preferences,
-    Priority, State, Status, Timestamp, User, UserId,
+    Address, Channel, Contact, DeliveryId, DeliveryStatus, Device, DeviceId, Preferences, State, Status, Timestamp,
+    User, UserId,
 };
 use elasticsearch::http::{Method, headers::HeaderMap, transport::Transport};
 use futures::future::{join, join_all};
@@ -30,7 +30,7 @@ use uuid::Uuid;
 use self::line::{Line, Link, over_a_line};
 use crate::{
     Opened, at, eventually,
-    made::{change, device, key, user},
+    made::{change, delivery, device, key, user},
     tenant,
 };
 
@@ -84,31 +84,6 @@ fn ana(zone: &str) -> (UserKey, User) {
 async fn redis(settings: &ClusterSettings) -> redis::aio::MultiplexedConnection {
     let client = redis::Client::open(settings.redis_url.as_str()).expect("a URL");
     client.get_multiplexed_async_connection().await.expect("a connection")
-}
-
-fn delivery() -> DeliveryStatus {
-    let mut history = History::default();
-    history.reached(at(0), State::Accepted, None);
-    DeliveryStatus {
-        id: DeliveryId(Uuid::new_v4()),
-        notification: NotificationId::new(at(0)),
-        tenant: tenant(),
-        user: None,
-        recipient_key: "webhook:0".into(),
-        channel: Channel::Webhook,
-        address: None,
-        category: None,
-        priority: Priority::default(),
-        state: State::Accepted,
-        reason: None,
-        template: None,
-        provider: None,
-        leads: true,
-        accepted_at: at(0),
-        updated_at: at(0),
-        metadata: [].into(),
-        history,
-    }
 }
 
 /// A port that nothing listens on, and that the system gives to no other test meanwhile.
