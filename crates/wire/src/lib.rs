@@ -1,7 +1,8 @@
 #![doc = include_str!("../README.md")]
 
-mod convert;
-mod decision;
+mod decode;
+mod encode;
+mod message;
 pub mod trace;
 
 pub use trace::TraceContext;
@@ -47,12 +48,12 @@ pub trait Record: Sized {
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError>;
 }
 
-/// Implements [`Record`] over a generated message and the conversions to and from it.
+/// Implements [`Record`] over what is written of the type, and the generated message that reads it.
 macro_rules! record {
     ($domain:ty, $message:ident) => {
         impl Record for $domain {
             fn encode(&self) -> Bytes {
-                proto::$message::from(self).encode_to_vec().into()
+                message::Fields::to_bytes(self).into()
             }
             fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
                 proto::$message::decode(bytes)
