@@ -33,7 +33,7 @@ pub use jiff::Timestamp;
 pub use locale::Locale;
 pub use notification::{Message, Notification, Recipient, Strategy};
 pub use outcome::{Outcome, RetryPolicy};
-pub use preferences::Preferences;
+pub use preferences::{CategoryRule, Preferences};
 pub use secret::Secret;
 pub use state::{Reason, State};
 pub use status::{DeliveryStatus, NotificationStatus, Status};

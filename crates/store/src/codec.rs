@@ -13,11 +13,7 @@ use domain::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{
-    Document,
-    roster::{self, DeviceRow},
-    words,
-};
+use crate::{Document, words};
 
 /// What a user is apart from their name, devices and preferences. Addresses are exposed: this goes into a store, never into a log.
 #[derive(Serialize, Deserialize)]
@@ -40,18 +36,6 @@ enum ContactRow {
         #[serde(with = "micros")]
         since: Timestamp,
     },
-}
-
-#[derive(Serialize, Deserialize)]
-struct UserRow<'a> {
-    tenant: TenantId,
-    id: UserId,
-    profile: ProfileRow,
-    #[serde(default, borrow, skip_serializing_if = "Vec::is_empty")]
-    devices: Vec<DeviceRow<'a>>,
-    preferences: Preferences,
-    #[serde(with = "micros")]
-    updated_at: Timestamp,
 }
 
 /// What a user is apart from their name, devices and preferences.
@@ -92,28 +76,6 @@ impl Profile {
         }
         Ok(Self { locale: row.locale, time_zone: row.time_zone, contacts })
     }
-}
-
-/// A whole user as JSON.
-pub(crate) fn encode_user(user: &User) -> Vec<u8> {
-    let row = UserRow {
-        tenant: user.tenant.clone(),
-        id: user.id.clone(),
-        profile: ProfileRow::of(user, |_, contact| contact.since),
-        devices: roster::device_rows(&user.devices),
-        preferences: user.preferences.clone(),
-        updated_at: user.updated_at,
-    };
-    json!(row).to_string().into_bytes()
-}
-
-/// The reverse of [`encode_user`].
-pub(crate) fn decode_user(json: &[u8]) -> Result<User, String> {
-    let row: UserRow<'_> = serde_json::from_slice(json).map_err(|e| place(&e))?;
-    let Profile { locale, time_zone, contacts } = Profile::of(row.profile, row.updated_at)?;
-    let devices = roster::devices(row.devices)?;
-    let UserRow { tenant, id, preferences, updated_at, .. } = row;
-    Ok(User { tenant, id, locale, time_zone, contacts, devices, preferences, updated_at })
 }
 
 /// Contacts, locale and time zone of a user as JSON, for stores that keep them apart from the preferences. A contact that is

@@ -159,7 +159,7 @@ struct RosterRow<'a> {
 
 /// A device as it is written down. The token is exposed: this goes into a store, never into a log.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct DeviceRow<'a> {
+struct DeviceRow<'a> {
     id: DeviceId,
     // read with every lookup of a user: where they lie
     #[serde(borrow)]
@@ -214,12 +214,12 @@ impl TryFrom<DeviceRow<'_>> for Device {
 }
 
 /// Devices as they are written down.
-pub(crate) fn device_rows(devices: &[Device]) -> Vec<DeviceRow<'_>> {
+fn device_rows(devices: &[Device]) -> Vec<DeviceRow<'_>> {
     devices.iter().map(DeviceRow::from).collect()
 }
 
 /// The reverse of [`device_rows`].
-pub(crate) fn devices(rows: Vec<DeviceRow<'_>>) -> Result<Vec<Device>, String> {
+fn devices(rows: Vec<DeviceRow<'_>>) -> Result<Vec<Device>, String> {
     rows.into_iter().map(Device::try_from).collect()
 }
 

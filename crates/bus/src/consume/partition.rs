@@ -1,11 +1,9 @@
 //! One assigned partition: its window of offsets, and one in-flight slot per key.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::{Pace, tracker::Tracker};
 use crate::Record;
@@ -94,7 +92,7 @@ mod tests {
         ) {
             let mut partition = Assigned::new(1, Pace::InOrder);
             let mut incoming = keys.iter().enumerate().map(|(i, key)| record(i as i64, *key));
-            let (mut out, mut last, mut ended): (Vec<Arc<Record>>, HashMap<Bytes, i64>, usize) = (Vec::new(), HashMap::new(), 0);
+            let (mut out, mut last, mut ended): (Vec<Arc<Record>>, HashMap<Bytes, i64>, usize) = (Vec::new(), HashMap::default(), 0);
             for (pick, ahead) in picks.iter().zip(ahead) {
                 let mut fresh: Vec<_> = incoming.by_ref().take(ahead).filter_map(|r| partition.admit(r)).collect();
                 if !out.is_empty() {

@@ -2,6 +2,7 @@
 
 mod balance;
 mod cassandra;
+mod copy;
 mod deliveries;
 mod devices;
 mod elastic;

@@ -6,16 +6,15 @@ use ::redis::{Script, cmd};
 use bytes::Bytes;
 use domain::User;
 
-use super::{record::Stored, redis::Redis};
-use crate::{StoreError, UserKey, codec};
+use super::{copy, record::Stored, redis::Redis};
+use crate::{StoreError, UserKey};
 
 /// How long a copy is kept: the bound on whatever may be stale, see `users.rs`.
 const KEPT_MS: u32 = 600_000;
 /// How long a lookup remembers that nobody was there, so that names nobody has do not fill Redis.
 const NOBODY_MS: u32 = 60_000;
 
-/// Writes copies unless a newer one is there. A value begins with its version in hex, so values compare as versions do; of
-/// two with one version (two writes in one microsecond) the greater value stays, which is also how Cassandra chooses.
+/// Writes copies unless a newer one is there. A value begins with its version in hex, so values compare as versions do.
 const WRITE: &str = "
 for i, key in ipairs(KEYS) do
   local value = redis.call('GET', key)
@@ -27,7 +26,7 @@ end";
 /// The longest list for one script, which keeps Redis from everything else while it runs.
 const AT_ONCE: usize = 500;
 
-/// A key in Redis holds 16 hex digits of version, then the user as JSON, or `~` if there is none.
+/// A key in Redis holds 16 hex digits of version, then `|` and the user, or `~` if there is none.
 pub(super) struct ReadModel {
     redis: Arc<Redis>,
     write: Script,
@@ -49,7 +48,7 @@ impl ReadModel {
         if values.len() != keys.len() {
             return Err(StoreError::unavailable("redis", "a value for every user is missing"));
         }
-        Ok(values.into_iter().map(|value| parse(&value?)).collect())
+        Ok(keys.iter().zip(values).map(|(key, value)| parse(key, &value?)).collect())
     }
 
     /// Keeps what a lookup found in the record.
@@ -79,7 +78,7 @@ impl ReadModel {
         self.redis.ping().await
     }
 
-    /// The number is that of the format of the value.
+    /// The number is that of the way in which values are compared.
     fn name(&self, key: &UserKey) -> String {
         [&self.redis.prefix, "user2:", key.tenant.as_str(), ":", key.user.as_str()].concat()
     }
@@ -88,25 +87,30 @@ impl ReadModel {
         let mut call = self.write.prepare_invoke();
         for (key, stored) in copies {
             let kept_ms = if stored.user.is_some() { KEPT_MS } else { nobody_ms };
-            call.key(self.name(key)).arg(kept_ms).arg(value(stored));
+            call.key(self.name(key)).arg(kept_ms).arg(value(stored)?);
         }
         self.redis.run(|mut c| async move { call.invoke_async(&mut c).await }).await
     }
 }
 
-fn value(stored: &Stored) -> Vec<u8> {
+/// A user was JSON once (`{`): `|` is greater, so that it takes the place of such a copy of the same version.
+fn value(stored: &Stored) -> Result<Vec<u8>, StoreError> {
     let mut value = format!("{:016x}", stored.version).into_bytes();
     match &stored.user {
-        Some(user) => value.extend(codec::encode_user(user)),
+        Some(user) => {
+            value.push(b'|');
+            value.extend(copy::encode(user)?);
+        }
         None => value.push(b'~'),
     }
-    value
+    Ok(value)
 }
 
 /// `None` for what cannot be read: the record decides then.
-fn parse(value: &[u8]) -> Option<Option<User>> {
-    match value.get(16..)? {
-        b"~" => Some(None),
-        json => codec::decode_user(json).ok().map(Some),
+fn parse(key: &UserKey, value: &[u8]) -> Option<Option<User>> {
+    match value.get(16..)?.split_first()? {
+        (b'~', []) => Some(None),
+        (b'|', copy) => copy::decode(key, copy).map(Some),
+        _ => None,
     }
 }
