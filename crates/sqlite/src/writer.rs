@@ -49,16 +49,17 @@ impl Writer {
         T: Send + 'static,
         F: FnMut(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     {
-        self.write_then(job, |_| {}).await
+        self.write_then(job, |written| written).await
     }
 
-    /// [`Self::write`], and `committed` runs on the writer's thread right after the commit, in the order of the writes,
-    /// also when the caller has gone meanwhile.
-    pub async fn write_then<T, F, C>(&self, job: F, committed: C) -> Result<T, Error>
+    /// [`Self::write`], and `committed` makes the answer of what was written, on the writer's thread right after the commit,
+    /// in the order of the writes, also when the caller has gone meanwhile.
+    pub async fn write_then<T, R, F, C>(&self, job: F, committed: C) -> Result<R, Error>
     where
         T: Send + 'static,
+        R: Send + 'static,
         F: FnMut(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
-        C: FnOnce(&T) + Send + 'static,
+        C: FnOnce(T) -> R + Send + 'static,
     {
         let (done, answer) = oneshot::channel();
         let pending = Pending { job, result: None, then: Some((committed, done)) };
@@ -88,17 +89,18 @@ trait Job: Send {
     fn answer(self: Box<Self>, committed: Result<(), Error>);
 }
 
-struct Pending<T, F, C> {
+struct Pending<T, R, F, C> {
     job: F,
     result: Option<T>,
-    then: Option<(C, oneshot::Sender<Result<T, Error>>)>,
+    then: Option<(C, oneshot::Sender<Result<R, Error>>)>,
 }
 
-impl<T, F, C> Job for Pending<T, F, C>
+impl<T, R, F, C> Job for Pending<T, R, F, C>
 where
     T: Send,
+    R: Send,
     F: FnMut(&Transaction<'_>) -> rusqlite::Result<T> + Send,
-    C: FnOnce(&T) + Send,
+    C: FnOnce(T) -> R + Send,
 {
     fn run(&mut self, tx: &Transaction<'_>) -> rusqlite::Result<()> {
         self.result = Some((self.job)(tx)?);
@@ -107,10 +109,7 @@ where
 
     fn answer(mut self: Box<Self>, committed: Result<(), Error>) {
         let Some((then, done)) = self.then.take() else { return };
-        let result = committed.and_then(|()| self.result.take().ok_or(Error::Closed));
-        if let Ok(value) = &result {
-            then(value);
-        }
+        let result = committed.and_then(|()| self.result.take().ok_or(Error::Closed)).map(then);
         // whoever asked may have gone; the write stands all the same
         let _gone = done.send(result);
     }

@@ -85,22 +85,22 @@ impl Embedded {
             if let Some(full) = full(tx, max_bytes, bytes)? {
                 return Ok(Err(full.into()));
             }
-            let Inserted { heads, timestamp_ms, .. } = insert(tx, &rows, &parts)?;
-            let appended = Appended { offset: heads[0] - count, timestamp_ms };
+            let inserted = insert(tx, &rows, &parts)?;
+            let appended = Appended { offset: inserted.heads[0] - count, timestamp_ms: inserted.timestamp_ms };
             if let Some(batch) = &batch {
                 batch.remember(tx, appended)?;
             }
-            Ok(Ok((appended, Some(heads[0]))))
+            Ok(Ok((appended, Some(inserted))))
         };
-        let tell = move |written: &Result<(Appended, Option<i64>), AppendError>| {
-            if let Ok((_, Some(head))) = written {
-                part.grown_to(*head);
+        let tell = move |written: Result<(Appended, Option<Inserted>), AppendError>| {
+            let (appended, inserted) = written?;
+            if let Some(inserted) = inserted {
+                inserted.tell(&[part]);
                 topic.wake();
             }
+            Ok(appended)
         };
-        let (appended, _head) =
-            self.0.writer.write_then(job, tell).await.map_err(failed).map_err(AppendError::Log)??;
-        Ok(appended)
+        self.0.writer.write_then(job, tell).await.map_err(failed).map_err(AppendError::Log)?
     }
 }
 

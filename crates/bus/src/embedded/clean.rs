@@ -37,10 +37,11 @@ pub(super) async fn clean(log: &Inner) -> Result<u64, LogError> {
     for topic in log.topics.all() {
         let rules = topic.rules();
         for part in &topic.parts {
+            part.tail.clear();
             deleted += match rules.cleanup {
                 // as with Kafka, a negative time is for ever
                 Cleanup::Delete if rules.retention_ms < 0 => 0,
-                Cleanup::Delete => expire(log, part.id, rules).await?,
+                Cleanup::Delete => expire(log, part, rules).await?,
                 Cleanup::Compact => compact(log, part, rules).await?,
             };
         }
@@ -55,10 +56,10 @@ fn cutoff(rules: Rules) -> i64 {
     jiff::Timestamp::now().as_millisecond().saturating_sub(rules.retention_ms)
 }
 
-async fn expire(log: &Inner, part: i64, rules: Rules) -> Result<u64, LogError> {
-    let mut deleted = 0;
+async fn expire(log: &Inner, part: &Part, rules: Rules) -> Result<u64, LogError> {
+    let (id, mut deleted) = (part.id, 0);
     loop {
-        let slice = log.writer.write(move |tx| expire_slice(tx, part, cutoff(rules))).await.map_err(failed)?;
+        let slice = log.writer.write(move |tx| expire_slice(tx, id, cutoff(rules))).await.map_err(failed)?;
         deleted += u64::try_from(slice).unwrap_or(0);
         if slice == 0 {
             return Ok(deleted);

@@ -40,6 +40,17 @@ struct Chunk {
     records: Vec<Record>,
 }
 
+impl Chunk {
+    /// Whether the newest records, which are in memory, are what is to be read.
+    fn take_tail(&mut self) -> bool {
+        let most = usize::try_from(RECORDS).unwrap_or(1);
+        let Some(records) = self.part.tail.read(self.from, most, BYTES) else { return false };
+        self.to = records.last().map_or(self.to, |last| last.at.offset + 1);
+        self.records = records;
+        true
+    }
+}
+
 impl Cursors {
     pub(super) fn new(readers: Readers) -> Self {
         Self { list: Vec::new(), turn: 0, reading: None, readers }
@@ -65,19 +76,26 @@ impl Cursors {
     /// The next records, or `None` when there are none; then wait for an append. Cancel-safe.
     pub(super) async fn read(&mut self) -> Result<Option<Vec<Record>>, LogError> {
         loop {
-            let reading = match &mut self.reading {
-                Some(reading) => reading,
+            let chunks = match &mut self.reading {
+                Some(reading) => {
+                    let chunks = reading.await;
+                    self.reading = None;
+                    chunks?
+                }
                 None => {
-                    let chunks = self.due();
+                    let mut chunks = self.due();
                     if chunks.is_empty() {
                         return Ok(None);
                     }
-                    self.reading.insert(fetch(self.readers.clone(), chunks).boxed())
+                    let kept = chunks.iter_mut().map(Chunk::take_tail).filter(|kept| *kept).count();
+                    if kept < chunks.len() {
+                        self.reading = Some(fetch(self.readers.clone(), chunks).boxed());
+                        continue;
+                    }
+                    chunks
                 }
             };
-            let chunks = reading.await;
-            self.reading = None;
-            let records: Vec<Record> = chunks?.into_iter().flat_map(|chunk| self.accept(chunk)).collect();
+            let records: Vec<Record> = chunks.into_iter().flat_map(|chunk| self.accept(chunk)).collect();
             if !records.is_empty() {
                 return Ok(Some(records));
             }
@@ -118,7 +136,8 @@ impl Cursors {
 
 async fn fetch(readers: Readers, mut chunks: Vec<Chunk>) -> Result<Vec<Chunk>, LogError> {
     let job = move |db: &Connection| {
-        chunks.iter_mut().try_for_each(|chunk| fill(db, chunk, BYTES))?;
+        let mut missing = chunks.iter_mut().filter(|chunk| chunk.records.is_empty());
+        missing.try_for_each(|chunk| fill(db, chunk, BYTES))?;
         Ok(chunks)
     };
     readers.read(job).await.map_err(failed)
@@ -131,6 +150,9 @@ pub(super) async fn read(
     from: i64,
     max_bytes: usize,
 ) -> Result<Vec<Record>, LogError> {
+    if let Some(records) = part.tail.read(from, usize::try_from(RECORDS).unwrap_or(1), max_bytes.min(BYTES)) {
+        return Ok(records);
+    }
     let mut chunk = Chunk { from, to: part.head(), part, records: Vec::new() };
     let job = move |db: &Connection| {
         fill(db, &mut chunk, max_bytes.min(BYTES))?;

@@ -9,6 +9,7 @@ mod publish;
 mod row;
 mod schema;
 mod subscription;
+mod tail;
 mod topics;
 
 use std::{

@@ -10,7 +10,7 @@ use super::{
     schema::pragma,
     topics::{Part, Topic},
 };
-use crate::{LogError, Outgoing, Position};
+use crate::{Headers, LogError, Outgoing, Position, Record};
 
 /// The records of one call that can be written.
 #[derive(Default)]
@@ -27,14 +27,14 @@ pub(super) struct Row {
     /// Which of the partitions that get records.
     part: usize,
     key: Option<Bytes>,
-    headers: Vec<u8>,
+    headers: Headers,
     value: Option<Bytes>,
 }
 
 /// What was written.
 pub(super) struct Inserted {
-    /// Where each row lies.
-    pub(super) positions: Vec<Position>,
+    /// The rows as records, each with which of the partitions it is in.
+    records: Vec<(usize, Record)>,
     /// Each partition's new head.
     pub(super) heads: Vec<i64>,
     /// When, in milliseconds since the epoch.
@@ -49,7 +49,7 @@ impl Row {
             return Err(LogError::TooLarge(format!("{size} bytes, {} takes {most}", topic.name)));
         }
         let Outgoing { key, headers, value, .. } = record;
-        Ok((Self { part, key, headers: row::encode(&headers), value }, u64::try_from(size).unwrap_or(u64::MAX)))
+        Ok((Self { part, key, headers, value }, u64::try_from(size).unwrap_or(u64::MAX)))
     }
 }
 
@@ -96,14 +96,26 @@ impl Append {
             }
             insert(tx, &rows, &parts).map(Ok)
         };
-        // also when the caller has gone: whoever reads must hear of what is on disk
-        let tell = move |written: &Result<Inserted, LogError>| {
-            if let Ok(inserted) = written {
-                grown.iter().zip(&inserted.heads).for_each(|(part, head)| part.grown_to(*head));
-                topics.values().for_each(|topic| topic.wake());
-            }
+        let tell = move |written: Result<Inserted, LogError>| {
+            let positions = written?.tell(&grown);
+            topics.values().for_each(|topic| topic.wake());
+            Ok(positions)
         };
-        Ok(log.writer.write_then(job, tell).await.map_err(failed)??.positions)
+        log.writer.write_then(job, tell).await.map_err(failed)?
+    }
+}
+
+impl Inserted {
+    /// Shows what is on disk to who reads, also when the caller has gone; where each row lies. Call it in the order of the
+    /// commits.
+    pub(super) fn tell(self, parts: &[Arc<Part>]) -> Vec<Position> {
+        let mut positions = Vec::with_capacity(self.records.len());
+        for (place, record) in self.records {
+            positions.push(record.at.clone());
+            parts[place].tail.push(record);
+        }
+        parts.iter().zip(self.heads).for_each(|(part, head)| part.grown_to(head));
+        positions
     }
 }
 
@@ -130,13 +142,15 @@ pub(super) fn insert(tx: &Transaction<'_>, rows: &[Row], parts: &[(Arc<Part>, i6
     }
     let mut next: Vec<i64> = heads.iter().zip(parts).map(|(head, (_, count))| head - count).collect();
     let mut insert = tx.prepare_cached("INSERT INTO record VALUES (?1, ?2, ?3, ?4, ?5)")?;
-    let mut positions = Vec::with_capacity(rows.len());
+    let mut records = Vec::with_capacity(rows.len());
     for Row { part, key, headers, value } in rows {
-        let (at, offset) = (*part, next[*part]);
-        let part = &parts[at].0;
-        insert.execute(params![row::id(part.id, offset), timestamp_ms, key.as_deref(), headers, value.as_deref()])?;
-        next[at] += 1;
-        positions.push(Position { partition: part.partition.clone(), offset });
+        let (place, offset) = (*part, next[*part]);
+        let part = &parts[place].0;
+        let id = row::id(part.id, offset);
+        insert.execute(params![id, timestamp_ms, key.as_deref(), row::encode(headers), value.as_deref()])?;
+        next[place] += 1;
+        let (at, headers) = (Position { partition: part.partition.clone(), offset }, headers.clone());
+        records.push((place, Record { at, timestamp_ms, key: key.clone(), headers, value: value.clone() }));
     }
-    Ok(Inserted { positions, heads, timestamp_ms })
+    Ok(Inserted { records, heads, timestamp_ms })
 }

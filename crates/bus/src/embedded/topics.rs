@@ -11,7 +11,7 @@ use std::{
 use rusqlite::{Result as SqlResult, Transaction, params};
 use tokio::sync::Notify;
 
-use super::{Inner, failed, schema};
+use super::{Inner, failed, schema, tail::Tail};
 use crate::{Cleanup, LogError, Partition, TopicSpec, log::TopicReport, record::partition_of};
 
 /// All topics by name.
@@ -42,6 +42,7 @@ pub(super) struct Part {
     pub(super) id: i64,
     pub(super) partition: Partition,
     head: AtomicI64,
+    pub(super) tail: Tail,
 }
 
 impl Topics {
@@ -127,7 +128,7 @@ impl Topic {
 
 impl Part {
     pub(super) fn new(id: i64, topic: Arc<str>, index: i32, head: i64) -> Arc<Self> {
-        Arc::new(Self { id, partition: Partition { topic, index }, head: AtomicI64::new(head) })
+        Arc::new(Self { id, partition: Partition { topic, index }, head: AtomicI64::new(head), tail: Tail::default() })
     }
 
     /// The offset after the last record that is durable.
@@ -148,11 +149,12 @@ pub(super) async fn ensure(log: &Inner, specs: &[TopicSpec]) -> Result<Vec<Topic
     let (specs, topics) = (specs.to_vec(), Arc::clone(&log.topics));
     let job = move |tx: &Transaction<'_>| specs.iter().map(|spec| create(tx, spec)).collect::<SqlResult<Vec<_>>>();
     // in memory even when the caller has gone: what is in the file must be usable
-    let adopt = move |created: &Vec<(TopicReport, Arc<Topic>)>| {
-        created.iter().for_each(|(_, topic)| topics.adopt(Arc::clone(topic)));
+    let adopt = move |(report, topic)| {
+        topics.adopt(topic);
+        report
     };
-    let created = log.writer.write_then(job, adopt).await.map_err(failed)?;
-    Ok(created.into_iter().map(|(report, _)| report).collect())
+    let adopt_all = |created: Vec<_>| created.into_iter().map(adopt).collect();
+    log.writer.write_then(job, adopt_all).await.map_err(failed)
 }
 
 fn create(tx: &Transaction<'_>, spec: &TopicSpec) -> SqlResult<(TopicReport, Arc<Topic>)> {
