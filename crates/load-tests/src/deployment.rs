@@ -36,6 +36,8 @@ const AT_ONCE: u64 = 8;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// In which it shows whether a process has work.
 const WINDOW: Duration = Duration::from_millis(1500);
+/// How closely it is watched.
+const STEP: Duration = Duration::from_millis(250);
 
 /// Running processes. They end when it is dropped.
 pub struct Deployment {
@@ -46,7 +48,7 @@ pub struct Deployment {
     pub people: u64,
     http: reqwest::Client,
     dir: TempDir,
-    /// CPU time that it uses in a `WINDOW` when it has nothing to do.
+    /// CPU time that it uses in a `STEP` when it has nothing to do.
     idle: Duration,
 }
 
@@ -79,7 +81,7 @@ impl Deployment {
         deployment.ready().await?;
         // consumers ask brokers all the time; what comes right after a start is over by then
         tokio::time::sleep(2 * WINDOW).await;
-        deployment.idle = deployment.used().await?;
+        deployment.idle = deployment.used(2 * WINDOW).await?.mul_f64(STEP.div_duration_f64(2 * WINDOW));
         Ok(deployment)
     }
 
@@ -179,20 +181,25 @@ impl Deployment {
         self.processes.iter().map(|child| machine::resident(child.id())).sum()
     }
 
-    /// Waits until it has nothing to do any more.
-    pub async fn quiet(&self) -> anyhow::Result<()> {
+    /// Waits until it has nothing to do any more; since when that is so.
+    pub async fn quiet(&self) -> anyhow::Result<Instant> {
         let until = Instant::now() + PATIENCE;
-        while self.used().await? > self.idle.mul_f64(1.5) + Duration::from_millis(20) {
+        let mut since = Instant::now();
+        while since.elapsed() < WINDOW {
             ensure!(Instant::now() < until, "it does not come to rest");
+            if self.used(STEP).await? > self.idle.mul_f64(1.5) + STEP / 25 {
+                since = Instant::now();
+            }
         }
-        Ok(())
+        Ok(since)
     }
 
-    /// CPU time in a window.
-    async fn used(&self) -> anyhow::Result<Duration> {
-        let before = self.cpu()?;
-        tokio::time::sleep(WINDOW).await;
-        Ok(self.cpu()?.saturating_sub(before))
+    /// CPU time in a while.
+    async fn used(&self, time: Duration) -> anyhow::Result<Duration> {
+        let ran = || self.processes.iter().map(|child| machine::ran(child.id())).sum::<anyhow::Result<Duration>>();
+        let before = ran()?;
+        tokio::time::sleep(time).await;
+        Ok(ran()?.saturating_sub(before))
     }
 
     /// Hands so many notifications over, as fast as they are taken, many in one request; the id of the last.

@@ -22,6 +22,18 @@ pub fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
     Ok(Duration::from_millis((tick()? + tick()?) * 1000 / TICKS))
 }
 
+/// CPU time of the threads that a process has now, to a nanosecond.
+pub fn ran(pid: u32) -> anyhow::Result<Duration> {
+    let mut ran = Duration::ZERO;
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("process {pid} has ended"))? {
+        // it may have ended since
+        let schedstat = fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
+        let on_cpu = schedstat.split(' ').next().and_then(|ns| ns.parse().ok());
+        ran += Duration::from_nanos(on_cpu.unwrap_or_default());
+    }
+    Ok(ran)
+}
+
 /// Resident memory of a process, in bytes.
 pub fn resident(pid: u32) -> anyhow::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;

@@ -27,7 +27,7 @@ use crate::{
     cluster::{self, Cluster, between, outgoing},
     counted::CountedLog,
     fixture,
-    harness::{Bench, Meter, Sample, one_thread, threads},
+    harness::{Bench, Meter, Sample, one_thread, one_worker, threads},
     peer::Peer,
     peers::Ready,
     report::{Better, Figure},
@@ -40,11 +40,11 @@ pub(super) fn run(bench: &Bench) -> anyhow::Result<Outcomes> {
     let deliveries = bus::Topics::new(&cluster.prefix).deliveries(Channel::Apns, Lane::Normal);
     // also for those who read before the gateway does
     fill(&cluster, count, fixture::BODY)?;
-    threads()?.block_on(ours(&cluster, count, 1))?;
+    one_worker()?.block_on(ours(&cluster, count, 1))?;
     let sides = bench.compare("gateway", &["gateway", "raw parts", "the obvious consumer"], |side| match side {
         0 => {
             fill(&cluster, count, fixture::BODY)?;
-            threads()?.block_on(ours(&cluster, count, 1))
+            one_worker()?.block_on(ours(&cluster, count, 1))
         }
         1 => parts(bench, &cluster, &sink.ready, &deliveries, count),
         _ => threads()?.block_on(obvious(bench, &cluster, &sink.ready, &deliveries)),

@@ -12,7 +12,7 @@ use crate::{
     cluster::{self, Cluster, between, outgoing},
     counted::CountedIndex,
     fixture,
-    harness::{Bench, Sample, threads},
+    harness::{Bench, Sample, one_worker, threads},
     peer::Peer,
     report::{Better, Figure},
 };
@@ -37,7 +37,7 @@ pub(super) fn run(bench: &Bench) -> anyhow::Result<Outcomes> {
             let key = topic::status_key(&delivery.tenant, &delivery.recipient_key);
             Ok(outgoing(&status, key, document.encode()))
         };
-        threads()?.block_on(async {
+        one_worker()?.block_on(async {
             cluster.fill((0..count).map(record)).await?;
             ours(&cluster, count).await
         })

@@ -15,7 +15,7 @@ use crate::{
     cluster::{self, Cluster, between, outgoing},
     counted::CountedLog,
     fixture,
-    harness::{Bench, Sample, one_thread, threads},
+    harness::{Bench, Sample, one_thread, one_worker, threads},
     peer::Peer,
     report::{Better, Figure},
 };
@@ -37,11 +37,11 @@ pub(super) fn run(bench: &Bench) -> anyhow::Result<Outcomes> {
         threads()?.block_on(cluster.fill((0..count).map(record)))
     };
     fill()?;
-    threads()?.block_on(ours(&cluster, count))?;
+    one_worker()?.block_on(ours(&cluster, count))?;
     let sides = bench.compare("router", &["router", "consume, MGET, produce"], |side| {
         if side == 0 {
             fill()?;
-            return threads()?.block_on(ours(&cluster, count));
+            return one_worker()?.block_on(ours(&cluster, count));
         }
         parts(bench, &cluster, &notifications, count)
     })?;
