@@ -160,6 +160,11 @@ impl Drop for Cluster {
         if let Err(error) = threads().and_then(|runtime| runtime.block_on(indices)) {
             eprintln!("indices stay behind: {error:#}");
         }
+        let (redis, own) = (self.engines.redis.clone(), self.redis_prefix());
+        let keys = bare::store::forget(&redis, &own);
+        if let Err(error) = threads().and_then(|runtime| runtime.block_on(keys)) {
+            eprintln!("keys stay behind: {error:#}");
+        }
     }
 }
 

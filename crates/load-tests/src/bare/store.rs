@@ -11,6 +11,28 @@ use crate::harness::{Effort, Meter, Sample};
 const COPY: usize = 400;
 const PEOPLE: usize = 2000;
 
+/// Keys in one step of a walk through all of them.
+const STEP: usize = 10_000;
+
+/// Deletes all keys that begin with `prefix`: with those of a few rows Redis would be busy rewriting its file, for seconds and
+/// on a core of its own, while the next one is measured.
+pub async fn forget(url: &str, prefix: &str) -> anyhow::Result<()> {
+    let mut connection = redis::Client::open(url)?.get_multiplexed_async_connection().await?;
+    let mut cursor = 0_u64;
+    loop {
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(cursor).arg("MATCH").arg(format!("{prefix}*")).arg("COUNT").arg(STEP);
+        let (next, keys): (u64, Vec<Vec<u8>>) = scan.query_async(&mut connection).await?;
+        if !keys.is_empty() {
+            connection.unlink::<_, ()>(keys).await?;
+        }
+        if next == 0 {
+            return Ok(());
+        }
+        cursor = next;
+    }
+}
+
 /// A connection, and copies of people as long as those that the product keeps.
 #[derive(Clone)]
 pub struct Store {
