@@ -103,8 +103,7 @@ impl Sender {
         };
         match claim {
             Claim::Open { owner, at } if owner != self.owner => {
-                if let Err(wait) = self.take_over(id, owner, at).await {
-                    sending.over = true;
+                if let Err(wait) = self.take_over(&mut sending, id, owner, at).await {
                     return item.work.ack.retry(wait);
                 }
                 unanswered(&mut item.delivery, "the gateway that claimed it is gone");
@@ -268,17 +267,28 @@ impl Sender {
         }
     }
 
-    /// Takes an open claim over once its lease is out; until then, how long to wait.
-    async fn take_over(&self, delivery: DeliveryId, from: u128, at: Timestamp) -> Result<(), Duration> {
+    /// Takes an open claim over once its lease is out; until then, how long to wait. Without an answer the claim may be ours by
+    /// now, so the delivery stays begun: whoever had the claim may have sent it.
+    async fn take_over(
+        &self,
+        sending: &mut Sending,
+        delivery: DeliveryId,
+        from: u128,
+        at: Timestamp,
+    ) -> Result<(), Duration> {
         let now = Timestamp::now();
         let age = Duration::try_from(now.duration_since(at)).unwrap_or_default();
         if let Some(left) = self.lease.checked_sub(age).filter(|left| !left.is_zero()) {
+            sending.over = true;
             return Err(left);
         }
         match self.ledger.take_over(&ClaimRequest { delivery, owner: self.owner, at: now }, from).await {
             Ok(true) => Ok(()),
             // somebody else was quicker
-            Ok(false) => Err(Duration::from_millis(100)),
+            Ok(false) => {
+                sending.over = true;
+                Err(Duration::from_millis(100))
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot take a claim over, the record waits");
                 Err(DOWN)

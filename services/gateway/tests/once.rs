@@ -11,14 +11,14 @@ use std::{
 use async_trait::async_trait;
 use bus::{FollowEvent, Headers, Outgoing, topic};
 use domain::{
-    Address, Channel, Contacts, Delivery, DeliveryStatus, Lane, Message, Notification, NotificationId, Outcome,
-    Preferences, Priority, Reason, Recipient, Selector, State, Status, Strategy, Target, TenantId, Timestamp, User,
-    UserId, config::Account,
+    Address, Channel, Contacts, Delivery, DeliveryId, DeliveryStatus, Lane, Message, Notification, NotificationId,
+    Outcome, Preferences, Priority, Reason, Recipient, Selector, State, Status, Strategy, Target, TenantId, Timestamp,
+    User, UserId, config::Account,
 };
 use futures::future::BoxFuture;
 use gateway::channels::{Answer, NoRoom, Provider};
 use service_kit::{Health, Kit, Settings};
-use store::{Change, ClaimRequest, Settled, UserKey};
+use store::{Change, Claim, ClaimRequest, Decided, Decision, Ledger, Settled, StoreError, UserKey};
 use wire::Record as _;
 
 /// Takes everything, but panics over the first requests.
@@ -165,7 +165,7 @@ async fn a_dead_address_is_not_asked_for_again() {
 
 /// Is so slow that its gateway is taken for gone: meanwhile another one takes over, and ends the delivery.
 struct Slow {
-    ledger: Arc<dyn store::Ledger>,
+    ledger: Arc<dyn Ledger>,
     owner: u128,
     health: Health,
     /// The other one ends it before this one has its answer; or else when this one has come to its own end with it, and waits.
@@ -211,6 +211,81 @@ async fn one_end_is_told_however_slow_a_gateway_was() {
         let states: Vec<_> = events.iter().map(|event| event.state).collect();
         assert_eq!(states, [State::Failed], "the end of who has taken over");
     }
+}
+
+/// A ledger whose first take-over is done, though nobody hears of it.
+struct Mute {
+    ledger: Arc<dyn Ledger>,
+    heard: AtomicUsize,
+}
+
+#[async_trait]
+impl Ledger for Mute {
+    async fn take_over(&self, request: &ClaimRequest, from: u128) -> Result<bool, StoreError> {
+        let taken = self.ledger.take_over(request, from).await?;
+        if self.heard.fetch_add(1, SeqCst) == 0 {
+            Err(StoreError::unavailable("ledger", "timed out"))
+        } else {
+            Ok(taken)
+        }
+    }
+
+    async fn decide(&self, decisions: &[Decision]) -> Result<Vec<Option<Decided>>, StoreError> {
+        self.ledger.decide(decisions).await
+    }
+
+    async fn claim(&self, requests: &[ClaimRequest]) -> Result<Vec<Claim>, StoreError> {
+        self.ledger.claim(requests).await
+    }
+
+    async fn release(&self, delivery: DeliveryId, owner: u128) -> Result<(), StoreError> {
+        self.ledger.release(delivery, owner).await
+    }
+
+    async fn settle(&self, owner: u128, ends: &[(DeliveryId, Settled)]) -> Result<Vec<Option<Claim>>, StoreError> {
+        self.ledger.settle(owner, ends).await
+    }
+
+    async fn reopen(&self, request: &ClaimRequest, settled: &Settled) -> Result<bool, StoreError> {
+        self.ledger.reopen(request, settled).await
+    }
+
+    async fn mark_gone(
+        &self,
+        tenant: &TenantId,
+        channel: Channel,
+        address: &Address,
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.ledger.mark_gone(tenant, channel, address, at).await
+    }
+
+    async fn gone(&self, addresses: &[(TenantId, Channel, Address)]) -> Result<Vec<Option<Timestamp>>, StoreError> {
+        self.ledger.gone(addresses).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.ledger.ping().await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_take_over_without_an_answer_does_not_forget_who_had_the_claim() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let settings = Settings::load(&[gateway::SETTINGS], None, []).expect("the defaults are valid");
+    let mut kit = Kit::embedded(settings, dir.path()).await.expect("a kit");
+    // somebody has claimed it, may have sent it, and is gone; now it is too late for it
+    let mut delivery = delivery();
+    let claim = ClaimRequest { delivery: delivery.id, owner: 2, at: Timestamp::now() };
+    assert_eq!(kit.stores.ledger.claim(&[claim]).await.expect("answered"), [Claim::Granted]);
+    delivery.expires_at = Some(Timestamp::now());
+    kit.stores.ledger = Arc::new(Mute { ledger: kit.stores.ledger.clone(), heard: AtomicUsize::new(0) });
+    let provider = Arc::new(Breaks::default());
+    let events = events_on(kit, provider.clone(), vec![delivery]).await;
+    let attempts: Vec<_> = events[0].history.0.iter().filter_map(|s| s.attempt.as_ref()).collect();
+    let told: Vec<_> = attempts.iter().map(|a| (a.number, a.outcome.as_str())).collect();
+    assert_eq!((events[0].state, told), (State::Unknown, vec![(1, "unknown")]), "it may have been sent");
+    assert_eq!(provider.calls.load(SeqCst), 0);
 }
 
 /// Has no room so many times; meanwhile something happens.
