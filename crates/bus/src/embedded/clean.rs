@@ -37,13 +37,14 @@ pub(super) async fn clean(log: &Inner) -> Result<u64, LogError> {
     for topic in log.topics.all() {
         let rules = topic.rules();
         for part in &topic.parts {
-            part.tail.clear();
             deleted += match rules.cleanup {
                 // as with Kafka, a negative time is for ever
                 Cleanup::Delete if rules.retention_ms < 0 => 0,
                 Cleanup::Delete => expire(log, part, rules).await?,
                 Cleanup::Compact => compact(log, part, rules).await?,
             };
+            // afterwards, so that nothing is kept in memory of what has gone
+            part.tail.clear();
         }
     }
     let now = jiff::Timestamp::now().as_millisecond();

@@ -1,5 +1,7 @@
 //! Sent once, and what is not known is said: a provider that breaks off, a record that is read twice.
 
+mod taken_over;
+
 use std::{
     sync::{
         Arc,
@@ -11,14 +13,14 @@ use std::{
 use async_trait::async_trait;
 use bus::{FollowEvent, Headers, Outgoing, topic};
 use domain::{
-    Address, Channel, Contacts, Delivery, DeliveryId, DeliveryStatus, Lane, Message, Notification, NotificationId,
-    Outcome, Preferences, Priority, Reason, Recipient, Selector, State, Status, Strategy, Target, TenantId, Timestamp,
-    User, UserId, config::Account,
+    Address, Channel, Contacts, Delivery, DeliveryStatus, Lane, Message, Notification, NotificationId, Outcome,
+    Preferences, Priority, Reason, Recipient, Selector, State, Status, Strategy, Target, TenantId, Timestamp, User,
+    UserId, config::Account,
 };
 use futures::future::BoxFuture;
 use gateway::channels::{Answer, NoRoom, Provider};
-use service_kit::{Health, Kit, Settings};
-use store::{Change, Claim, ClaimRequest, Decided, Decision, Ledger, Settled, StoreError, UserKey};
+use service_kit::{Kit, Settings};
+use store::{Change, UserKey};
 use wire::Record as _;
 
 /// Takes everything, but panics over the first requests.
@@ -161,131 +163,6 @@ async fn a_dead_address_is_not_asked_for_again() {
     let gone = Some(Reason::AddressGone);
     assert_eq!(ends, [(State::Failed, gone), (State::Suppressed, gone), (State::Failed, gone)]);
     assert_eq!(provider.1.load(SeqCst), 2, "the second was not asked for, the third is a new address");
-}
-
-/// Is so slow that its gateway is taken for gone: meanwhile another one takes over, and ends the delivery.
-struct Slow {
-    ledger: Arc<dyn Ledger>,
-    owner: u128,
-    health: Health,
-    /// The other one ends it before this one has its answer; or else when this one has come to its own end with it, and waits.
-    first: bool,
-}
-
-#[async_trait]
-impl Provider for Slow {
-    fn name(&self) -> &'static str {
-        "slow"
-    }
-
-    async fn send(&self, delivery: &Delivery, _: Option<&Account>) -> Answer {
-        let other = ClaimRequest { delivery: delivery.id, owner: 2, at: Timestamp::now() };
-        assert!(self.ledger.take_over(&other, self.owner).await.expect("answered"), "it was ours");
-        let (mut end, ledger, health, first) = (delivery.clone(), self.ledger.clone(), self.health.clone(), self.first);
-        let ends = async move {
-            while !first && health.loops().iter().all(|vitals| vitals.waiting() == 0) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            end.history.reached(Timestamp::now(), State::Failed, Some(Reason::ProviderRejected));
-            let end = (end.id, Settled(Status::Delivery(end.status()).encode()));
-            assert_eq!(ledger.settle(2, &[end]).await.expect("settled"), [None], "it is the other one's");
-        };
-        if first {
-            ends.await
-        } else {
-            drop(tokio::spawn(ends))
-        }
-        Answer { outcome: Outcome::Sent, detail: "taken".into() }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn one_end_is_told_however_slow_a_gateway_was() {
-    for first in [true, false] {
-        let dir = tempfile::tempdir().expect("a folder");
-        let settings = Settings::load(&[gateway::SETTINGS], None, []).expect("the defaults are valid");
-        let mut kit = Kit::embedded(settings, dir.path()).await.expect("a kit");
-        kit.exclusive = false;
-        let slow = Slow { ledger: kit.stores.ledger.clone(), owner: kit.owner, health: kit.health.clone(), first };
-        let events = events_on(kit, Arc::new(slow), vec![delivery()]).await;
-        let states: Vec<_> = events.iter().map(|event| event.state).collect();
-        assert_eq!(states, [State::Failed], "the end of who has taken over");
-    }
-}
-
-/// A ledger whose first take-over is done, though nobody hears of it.
-struct Mute {
-    ledger: Arc<dyn Ledger>,
-    heard: AtomicUsize,
-}
-
-#[async_trait]
-impl Ledger for Mute {
-    async fn take_over(&self, request: &ClaimRequest, from: u128) -> Result<bool, StoreError> {
-        let taken = self.ledger.take_over(request, from).await?;
-        if self.heard.fetch_add(1, SeqCst) == 0 {
-            Err(StoreError::unavailable("ledger", "timed out"))
-        } else {
-            Ok(taken)
-        }
-    }
-
-    async fn decide(&self, decisions: &[Decision]) -> Result<Vec<Option<Decided>>, StoreError> {
-        self.ledger.decide(decisions).await
-    }
-
-    async fn claim(&self, requests: &[ClaimRequest]) -> Result<Vec<Claim>, StoreError> {
-        self.ledger.claim(requests).await
-    }
-
-    async fn release(&self, delivery: DeliveryId, owner: u128) -> Result<(), StoreError> {
-        self.ledger.release(delivery, owner).await
-    }
-
-    async fn settle(&self, owner: u128, ends: &[(DeliveryId, Settled)]) -> Result<Vec<Option<Claim>>, StoreError> {
-        self.ledger.settle(owner, ends).await
-    }
-
-    async fn reopen(&self, request: &ClaimRequest, settled: &Settled) -> Result<bool, StoreError> {
-        self.ledger.reopen(request, settled).await
-    }
-
-    async fn mark_gone(
-        &self,
-        tenant: &TenantId,
-        channel: Channel,
-        address: &Address,
-        at: Timestamp,
-    ) -> Result<(), StoreError> {
-        self.ledger.mark_gone(tenant, channel, address, at).await
-    }
-
-    async fn gone(&self, addresses: &[(TenantId, Channel, Address)]) -> Result<Vec<Option<Timestamp>>, StoreError> {
-        self.ledger.gone(addresses).await
-    }
-
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.ledger.ping().await
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_take_over_without_an_answer_does_not_forget_who_had_the_claim() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let settings = Settings::load(&[gateway::SETTINGS], None, []).expect("the defaults are valid");
-    let mut kit = Kit::embedded(settings, dir.path()).await.expect("a kit");
-    // somebody has claimed it, may have sent it, and is gone; now it is too late for it
-    let mut delivery = delivery();
-    let claim = ClaimRequest { delivery: delivery.id, owner: 2, at: Timestamp::now() };
-    assert_eq!(kit.stores.ledger.claim(&[claim]).await.expect("answered"), [Claim::Granted]);
-    delivery.expires_at = Some(Timestamp::now());
-    kit.stores.ledger = Arc::new(Mute { ledger: kit.stores.ledger.clone(), heard: AtomicUsize::new(0) });
-    let provider = Arc::new(Breaks::default());
-    let events = events_on(kit, provider.clone(), vec![delivery]).await;
-    let attempts: Vec<_> = events[0].history.0.iter().filter_map(|s| s.attempt.as_ref()).collect();
-    let told: Vec<_> = attempts.iter().map(|a| (a.number, a.outcome.as_str())).collect();
-    assert_eq!((events[0].state, told), (State::Unknown, vec![(1, "unknown")]), "it may have been sent");
-    assert_eq!(provider.calls.load(SeqCst), 0);
 }
 
 /// Has no room so many times; meanwhile something happens.
