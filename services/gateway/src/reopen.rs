@@ -4,7 +4,7 @@
 //! read again, or a request that is made twice, does nothing more: the claim has ended with that step in it.
 
 use domain::{Delivery, DeliveryId, DeliveryStatus, Reason, State, Status, Timestamp};
-use store::{ClaimRequest, Settled};
+use store::{Claim, ClaimRequest, Settled};
 use wire::Record as _;
 
 use crate::{patience::until_answered, send::Sender};
@@ -18,7 +18,16 @@ impl Sender {
         // the end knows of attempts that whoever gave the word may not have heard of
         delivery.history = end.history;
         delivery.history.reached(word, State::Queued, Some(Reason::Redriven));
-        Some(until_answered("open a claim again", || self.open_again(delivery.id, settled)).await)
+        let opened = until_answered("open a claim again", || self.open_again(delivery.id, settled)).await;
+        Some(opened || self.is_ours(delivery.id).await)
+    }
+
+    /// Whether it was opened to us though we did not hear of it, and asked again.
+    async fn is_ours(&self, delivery: DeliveryId) -> bool {
+        match self.claim(delivery).await {
+            Some(Claim::Open { owner, .. }) => owner == self.owner,
+            claim => claim == Some(Claim::Granted),
+        }
     }
 
     async fn open_again(&self, delivery: DeliveryId, settled: &Settled) -> Result<bool, store::StoreError> {

@@ -11,7 +11,7 @@ use domain::{
     Attempt, Channel, Delivery, DeliveryId, Outcome, Policy, Reason, RetryPolicy, State, Status, Timestamp, User,
     decide::may_still_send,
 };
-use store::{Claim, ClaimRequest, Ledger, Settled, StoreError, UserKey, Users, users::Found};
+use store::{Claim, ClaimRequest, Ledger, Settled, StoreError, UserKey, Users};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use wire::Record as _;
@@ -27,8 +27,8 @@ use crate::{
 
 /// Added to a lease, for clocks that differ and a store that is slow.
 pub(crate) const MARGIN: Duration = Duration::from_secs(2);
-/// Who has waited longer than that for room asks again who may be reached.
-const FRESH: Duration = Duration::from_millis(20);
+/// What was known of a user longer ago than that is asked for again right before a request.
+const FRESH: Duration = Duration::from_millis(100);
 
 pub(crate) struct Sender {
     pub(crate) channel: Channel,
@@ -52,6 +52,13 @@ pub(crate) struct Sender {
 pub(crate) struct Item {
     pub(crate) delivery: Delivery,
     pub(crate) work: Work,
+}
+
+/// What is known of a delivery's user.
+pub(crate) struct Known {
+    pub(crate) user: Option<User>,
+    /// Before the answer, so that whatever has changed since then is not in it.
+    pub(crate) asked: Instant,
 }
 
 /// How the attempts ended.
@@ -79,7 +86,13 @@ struct Asked {
 
 impl Sender {
     /// Takes a delivery to its end, or leaves its record to be handed out again.
-    pub(crate) async fn carry_out(&self, mut item: Box<Item>, user: Found, claim: Claim, gone: Option<Timestamp>) {
+    pub(crate) async fn carry_out(
+        &self,
+        mut item: Box<Item>,
+        known: Result<Known, StoreError>,
+        claim: Claim,
+        gone: Option<Timestamp>,
+    ) {
         let id = item.delivery.id;
         let claim = match claim {
             // what is rare is kept apart: hundreds of these are in hand at once
@@ -90,8 +103,8 @@ impl Sender {
             },
             claim => claim,
         };
-        let mut user = match user {
-            Ok(user) => user,
+        let mut known = match known {
+            Ok(known) => known,
             Err(error) => {
                 tracing::error!(%error, "cannot read a user, whose records wait");
                 return item.work.ack.retry(DOWN);
@@ -120,7 +133,7 @@ impl Sender {
             Claim::Granted if sending.again => unanswered(&mut item.delivery, "the gateway broke off"),
             Claim::Granted | Claim::Settled(_) => {}
         }
-        match self.attempt_until_end(&mut item, &mut user, gone).await {
+        match self.attempt_until_end(&mut item, &mut known, gone).await {
             End::Reached => {}
             End::GivenUp(code) => {
                 let why = last_answer(&item.delivery);
@@ -143,7 +156,7 @@ impl Sender {
     }
 
     /// Attempts as the policy has them.
-    async fn attempt_until_end(&self, item: &mut Item, user: &mut Option<User>, gone: Option<Timestamp>) -> End {
+    async fn attempt_until_end(&self, item: &mut Item, known: &mut Known, gone: Option<Timestamp>) -> End {
         let Item { delivery, work } = item;
         delivery.provider = Some(self.provider.name().to_owned());
         if let Some(gone) = gone.filter(|gone| !is_alive(delivery, *gone)) {
@@ -153,7 +166,7 @@ impl Sender {
         }
         loop {
             let Asked { at: asked_at, took, answer: Answer { outcome, detail } } =
-                match self.attempt(delivery, user).await {
+                match self.attempt(delivery, known).await {
                     Ok(asked) => asked,
                     Err(Unsent::NotWanted(state, reason)) => return not_sent(delivery, state, reason),
                     Err(Unsent::LeftOpen) => return End::LeftOpen,
@@ -192,8 +205,8 @@ impl Sender {
                 // nothing is under way: the next owner can go on at once
                 () = self.shutdown.cancelled() => return End::LeftOpen,
             }
-            *user = match self.ask_again(delivery).await {
-                Some(user) => user,
+            *known = match self.ask_again(delivery).await {
+                Some(known) => known,
                 None => return End::LeftOpen,
             };
         }
@@ -201,10 +214,10 @@ impl Sender {
 
     /// One request, as soon as there is room for it. Waiting for that is no attempt, however long it takes; whether the
     /// delivery is still wanted is asked before it, so that nothing waits in vain, and after it, right before the request.
-    async fn attempt(&self, delivery: &Delivery, user: &mut Option<User>) -> Result<Asked, Unsent> {
+    async fn attempt(&self, delivery: &Delivery, known: &mut Known) -> Result<Asked, Unsent> {
         loop {
-            let (snapshot, begun) = (self.config.snapshot(), Instant::now());
-            self.still_wanted(&snapshot, delivery, user.as_ref())?;
+            let snapshot = self.config.snapshot();
+            self.still_wanted(&snapshot, delivery, known)?;
             let account = snapshot.account(&delivery.tenant, self.channel);
             let ready = tokio::select! {
                 biased;
@@ -212,39 +225,41 @@ impl Sender {
                 () = self.shutdown.cancelled() => return Err(Unsent::LeftOpen),
             };
             if let Ok(request) = ready
-                && self.is_current(begun, delivery, user).await?
+                && self.is_current(delivery, known).await?
             {
                 let (at, begun) = (Timestamp::now(), Instant::now());
                 let answer = request.await;
                 return Ok(Asked { at, took: begun.elapsed(), answer });
             }
-            *user = self.ask_again(delivery).await.ok_or(Unsent::LeftOpen)?;
+            *known = self.ask_again(delivery).await.ok_or(Unsent::LeftOpen)?;
         }
     }
 
-    /// Asks once more whether the delivery is still wanted if that was long before now. `false`: nobody can say.
-    async fn is_current(&self, asked: Instant, delivery: &Delivery, user: &mut Option<User>) -> Result<bool, Unsent> {
-        if asked.elapsed() < FRESH {
+    /// Asks once more whether the delivery is still wanted if what is known is from long before now: the wait may have been for
+    /// room, for a claim, for a store that was down. `false`: nobody can say.
+    async fn is_current(&self, delivery: &Delivery, known: &mut Known) -> Result<bool, Unsent> {
+        if known.asked.elapsed() < FRESH {
             return Ok(true);
         }
         match self.look_up(delivery).await {
-            Ok(found) => *user = found,
+            Ok(found) => *known = found,
             Err(error) => {
                 tracing::warn!(%error, "cannot look a user up right before sending, the place is given away");
                 return Ok(false);
             }
         }
-        self.still_wanted(&self.config.snapshot(), delivery, user.as_ref()).map(|()| true)
+        self.still_wanted(&self.config.snapshot(), delivery, known).map(|()| true)
     }
 
-    fn still_wanted(&self, snapshot: &Snapshot, delivery: &Delivery, user: Option<&User>) -> Result<(), Unsent> {
+    fn still_wanted(&self, snapshot: &Snapshot, delivery: &Delivery, known: &Known) -> Result<(), Unsent> {
         let category = delivery.category.as_ref().and_then(|c| snapshot.category(&delivery.tenant, c));
         let policy = Policy { opt_in: category.is_some_and(|c| c.opt_in) };
-        may_still_send(delivery, user, policy, Timestamp::now()).map_err(|(state, why)| Unsent::NotWanted(state, why))
+        may_still_send(delivery, known.user.as_ref(), policy, Timestamp::now())
+            .map_err(|(state, why)| Unsent::NotWanted(state, why))
     }
 
     /// Renews the claim and looks the user up again. `None`: leave the delivery to whoever reads it next.
-    async fn ask_again(&self, delivery: &Delivery) -> Option<Option<User>> {
+    async fn ask_again(&self, delivery: &Delivery) -> Option<Known> {
         let request = ClaimRequest { delivery: delivery.id, owner: self.owner, at: Timestamp::now() };
         let renewed = until_answered("renew a claim", || self.ledger.take_over(&request, self.owner)).await;
         if !renewed {
@@ -253,18 +268,27 @@ impl Sender {
         Some(until_answered("look a user up", || self.look_up(delivery)).await)
     }
 
-    async fn look_up(&self, delivery: &Delivery) -> Result<Option<User>, StoreError> {
-        let Some(key) = UserKey::of(&delivery.tenant, &delivery.recipient) else { return Ok(None) };
-        Ok(self.users.lookup(&[key]).await?.pop().flatten())
+    async fn look_up(&self, delivery: &Delivery) -> Result<Known, StoreError> {
+        let asked = Instant::now();
+        let user = match UserKey::of(&delivery.tenant, &delivery.recipient) {
+            Some(key) => self.users.lookup(&[key]).await?.pop().flatten(),
+            None => None,
+        };
+        Ok(Known { user, asked })
     }
 
     /// How a delivery with a claim of our own has ended, if it has.
     async fn settled(&self, delivery: DeliveryId) -> Option<Settled> {
-        let request = [ClaimRequest { delivery, owner: self.owner, at: Timestamp::now() }];
-        match until_answered("ask for a claim", || self.ledger.claim(&request)).await.pop() {
+        match self.claim(delivery).await {
             Some(Claim::Settled(settled)) => Some(settled),
             _ => None,
         }
+    }
+
+    /// How the claim stands, which is ours if nobody has it.
+    pub(crate) async fn claim(&self, delivery: DeliveryId) -> Option<Claim> {
+        let request = [ClaimRequest { delivery, owner: self.owner, at: Timestamp::now() }];
+        until_answered("ask for a claim", || self.ledger.claim(&request)).await.pop()
     }
 
     /// Takes an open claim over once its lease is out; until then, how long to wait. Without an answer the claim may be ours by

@@ -6,10 +6,11 @@ use bus::consume::{Stage, Work};
 use domain::{Delivery, Timestamp};
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use store::{Claim, ClaimRequest, StoreError, UserKey};
+use tokio::time::Instant;
 
 use crate::{
     patience::DOWN,
-    send::{Item, Sender},
+    send::{Item, Known, Sender},
 };
 
 pub(crate) struct Gateway {
@@ -25,6 +26,7 @@ impl Stage for Gateway {
             return;
         }
         let recipient = |item: &Item| UserKey::of(&item.delivery.tenant, &item.delivery.recipient);
+        let asked = Instant::now();
         let users = self.sender.users.look_up_each(items.iter().map(recipient));
         let (users, claims, gone) = match tokio::try_join!(users, self.claim(&items), self.sender.known_gone(&items)) {
             Ok(answers) => answers,
@@ -39,7 +41,10 @@ impl Stage for Gateway {
         let mut sends: FuturesUnordered<_> = items
             .into_iter()
             .zip(users.into_iter().zip(claims).zip(gone))
-            .map(|(item, ((user, claim), gone))| sender.carry_out(Box::new(item), user, claim, gone))
+            .map(|(item, ((user, claim), gone))| {
+                let known = user.map(|user| Known { user, asked });
+                sender.carry_out(Box::new(item), known, claim, gone)
+            })
             .collect();
         while sends.next().await.is_some() {}
     }

@@ -64,6 +64,33 @@ fn delivery() -> Delivery {
     Delivery::begin(&notification, Channel::Webhook, Some(Target::raw(to)), now, State::Queued, None)
 }
 
+/// Makes it a delivery to Ana, whom the kit knows then; calling the answer opts her out.
+async fn to_ana(kit: &Kit, delivery: &mut Delivery) -> impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static {
+    let key = UserKey { tenant: delivery.tenant.clone(), user: UserId::parse("ana").expect("a user") };
+    delivery.recipient = Recipient::User(key.user.clone());
+    let now = Timestamp::now();
+    let ana = User {
+        tenant: key.tenant.clone(),
+        id: key.user.clone(),
+        locale: None,
+        time_zone: None,
+        contacts: Contacts::default(),
+        devices: vec![],
+        preferences: Preferences::default(),
+        updated_at: now,
+    };
+    let change = Change { by: "ana".into(), from: "test".into(), at: now };
+    kit.stores.users.put(&ana, &change).await.expect("put");
+    let users = kit.stores.users.clone();
+    move || {
+        let (users, key, change) = (users.clone(), key.clone(), Change { at: Timestamp::now(), ..change.clone() });
+        Box::pin(async move {
+            let no = Preferences { all: Some(false), ..Preferences::default() };
+            assert!(users.put_preferences(&key, &no, &change).await.expect("put"), "she is there");
+        })
+    }
+}
+
 /// Hands the delivery over `times` times to a gateway; gives its final events, as many, and the calls of the provider.
 async fn final_events(provider: Breaks, times: usize) -> (Vec<DeliveryStatus>, usize) {
     let provider = Arc::new(provider);
@@ -217,29 +244,13 @@ async fn whoever_opts_out_during_the_wait_for_room_gets_nothing() {
         let settings = Settings::load(&[gateway::SETTINGS], None, []).expect("the defaults are valid");
         let kit = Kit::embedded(settings, dir.path()).await.expect("a kit");
         let mut delivery = delivery();
-        let key = UserKey { tenant: delivery.tenant.clone(), user: UserId::parse("ana").expect("a user") };
-        delivery.recipient = Recipient::User(key.user.clone());
-        let now = Timestamp::now();
-        let ana = User {
-            tenant: key.tenant.clone(),
-            id: key.user.clone(),
-            locale: None,
-            time_zone: None,
-            contacts: Contacts::default(),
-            devices: vec![],
-            preferences: Preferences::default(),
-            updated_at: now,
-        };
-        let change = Change { by: "ana".into(), from: "test".into(), at: now };
-        kit.stores.users.put(&ana, &change).await.expect("put");
-        let users = kit.stores.users.clone();
+        let opts_out = to_ana(&kit, &mut delivery).await;
         let provider = Full::new(times, move || {
-            let (users, key, change) = (users.clone(), key.clone(), Change { at: Timestamp::now(), ..change.clone() });
+            let opted_out = opts_out();
             Box::pin(async move {
-                let no = Preferences { all: Some(false), ..Preferences::default() };
-                assert!(users.put_preferences(&key, &no, &change).await.expect("put"), "she is there");
+                opted_out.await;
                 // as long as a wait for a connection
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(200)).await;
             })
         });
         let events = events_on(kit, provider.clone(), vec![delivery]).await;

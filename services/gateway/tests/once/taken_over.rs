@@ -10,14 +10,16 @@ use std::{
 
 use async_trait::async_trait;
 use domain::{
-    Address, Channel, Delivery, DeliveryId, Outcome, Reason, State, Status, TenantId, Timestamp, config::Account,
+    Address, Attempt, Channel, Delivery, DeliveryId, Outcome, Reason, State, Status, TenantId, Timestamp,
+    config::Account,
 };
+use futures::future::BoxFuture;
 use gateway::channels::{Answer, Provider};
 use service_kit::{Health, Kit, Settings};
 use store::{Claim, ClaimRequest, Decided, Decision, Ledger, Settled, StoreError};
 use wire::Record as _;
 
-use crate::{Breaks, delivery, events_on};
+use crate::{Breaks, delivery, events_on, to_ana};
 
 /// Is so slow that its gateway is taken for gone: meanwhile another one takes over, and ends the delivery.
 struct Slow {
@@ -69,21 +71,41 @@ async fn one_end_is_told_however_slow_a_gateway_was() {
     }
 }
 
-/// A ledger whose first take-over is done, though nobody hears of it.
+/// A ledger that does some calls though nobody hears of it: the calls of that name with these numbers, from 0 on.
 struct Mute {
     ledger: Arc<dyn Ledger>,
-    heard: AtomicUsize,
+    call: &'static str,
+    lost: Vec<usize>,
+    calls: AtomicUsize,
+    /// Happens before the last of them is lost.
+    meanwhile: Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>,
+}
+
+impl Mute {
+    fn new(ledger: Arc<dyn Ledger>, call: &'static str, lost: Vec<usize>) -> Self {
+        Self { ledger, call, lost, calls: AtomicUsize::new(0), meanwhile: Box::new(|| Box::pin(async {})) }
+    }
+
+    async fn say<T: Send>(&self, call: &str, answer: T) -> Result<T, StoreError> {
+        if call != self.call {
+            return Ok(answer);
+        }
+        let number = self.calls.fetch_add(1, SeqCst);
+        if !self.lost.contains(&number) {
+            return Ok(answer);
+        }
+        if self.lost.last() == Some(&number) {
+            (self.meanwhile)().await;
+        }
+        Err(StoreError::unavailable("ledger", "timed out"))
+    }
 }
 
 #[async_trait]
 impl Ledger for Mute {
     async fn take_over(&self, request: &ClaimRequest, from: u128) -> Result<bool, StoreError> {
         let taken = self.ledger.take_over(request, from).await?;
-        if self.heard.fetch_add(1, SeqCst) == 0 {
-            Err(StoreError::unavailable("ledger", "timed out"))
-        } else {
-            Ok(taken)
-        }
+        self.say("take_over", taken).await
     }
 
     async fn decide(&self, decisions: &[Decision]) -> Result<Vec<Option<Decided>>, StoreError> {
@@ -91,7 +113,8 @@ impl Ledger for Mute {
     }
 
     async fn claim(&self, requests: &[ClaimRequest]) -> Result<Vec<Claim>, StoreError> {
-        self.ledger.claim(requests).await
+        let claims = self.ledger.claim(requests).await?;
+        self.say("claim", claims).await
     }
 
     async fn release(&self, delivery: DeliveryId, owner: u128) -> Result<(), StoreError> {
@@ -103,7 +126,8 @@ impl Ledger for Mute {
     }
 
     async fn reopen(&self, request: &ClaimRequest, settled: &Settled) -> Result<bool, StoreError> {
-        self.ledger.reopen(request, settled).await
+        let opened = self.ledger.reopen(request, settled).await?;
+        self.say("reopen", opened).await
     }
 
     async fn mark_gone(
@@ -135,11 +159,53 @@ async fn a_take_over_without_an_answer_does_not_forget_who_had_the_claim() {
     let claim = ClaimRequest { delivery: delivery.id, owner: 2, at: Timestamp::now() };
     assert_eq!(kit.stores.ledger.claim(&[claim]).await.expect("answered"), [Claim::Granted]);
     delivery.expires_at = Some(Timestamp::now());
-    kit.stores.ledger = Arc::new(Mute { ledger: kit.stores.ledger.clone(), heard: AtomicUsize::new(0) });
+    kit.stores.ledger = Arc::new(Mute::new(kit.stores.ledger.clone(), "take_over", vec![0]));
+    ends_unknown_without_a_request(kit, delivery).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_is_opened_again_without_an_answer_keeps_its_attempts() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let settings = Settings::load(&[gateway::SETTINGS], None, []).expect("the defaults are valid");
+    let mut kit = Kit::embedded(settings, dir.path()).await.expect("a kit");
+    let mut delivery = delivery();
+    // an end whose attempt the record does not know of
+    let (mut end, at) = (delivery.clone(), Timestamp::now());
+    end.history.attempted(at, State::Unknown, None, Attempt::new(1, &Outcome::Unknown, "no answer", 0));
+    let claim = ClaimRequest { delivery: delivery.id, owner: 2, at };
+    assert_eq!(kit.stores.ledger.claim(&[claim]).await.expect("answered"), [Claim::Granted]);
+    let end = (delivery.id, Settled(Status::Delivery(end.status()).encode()));
+    assert_eq!(kit.stores.ledger.settle(2, &[end]).await.expect("settled"), [None]);
+    // an operator drives it on, too late
+    delivery.history.reached(Timestamp::now(), State::Queued, Some(Reason::Redriven));
+    delivery.expires_at = Some(Timestamp::now());
+    kit.stores.ledger = Arc::new(Mute::new(kit.stores.ledger.clone(), "reopen", vec![0]));
+    ends_unknown_without_a_request(kit, delivery).await;
+}
+
+async fn ends_unknown_without_a_request(kit: Kit, delivery: Delivery) {
     let provider = Arc::new(Breaks::default());
     let events = events_on(kit, provider.clone(), vec![delivery]).await;
     let attempts: Vec<_> = events[0].history.0.iter().filter_map(|s| s.attempt.as_ref()).collect();
     let told: Vec<_> = attempts.iter().map(|a| (a.number, a.outcome.as_str())).collect();
     assert_eq!((events[0].state, told), (State::Unknown, vec![(1, "unknown")]), "it may have been sent");
+    assert_eq!(provider.calls.load(SeqCst), 0);
+}
+
+/// Found by `make chaos MODE=sim SEED=466859817`.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_opts_out_while_the_ledger_is_down_gets_nothing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let settings = Settings::load(&[gateway::SETTINGS], None, []).expect("the defaults are valid");
+    let mut kit = Kit::embedded(settings, dir.path()).await.expect("a kit");
+    let mut delivery = delivery();
+    let opts_out = to_ana(&kit, &mut delivery).await;
+    // the claim is granted unheard, then found; the question what came of it is asked twice, and she opts out in between
+    let mut mute = Mute::new(kit.stores.ledger.clone(), "claim", vec![0, 2]);
+    mute.meanwhile = Box::new(opts_out);
+    kit.stores.ledger = Arc::new(mute);
+    let provider = Arc::new(Breaks::default());
+    let events = events_on(kit, provider.clone(), vec![delivery]).await;
+    assert_eq!((events[0].state, events[0].reason), (State::Suppressed, Some(Reason::OptedOutAll)));
     assert_eq!(provider.calls.load(SeqCst), 0);
 }
