@@ -266,10 +266,8 @@ impl Drop for Member {
     fn drop(&mut self) {
         let Fence { groups, group, id } = &self.0;
         let mut all = groups.lock();
+        // an empty group stays: its next member must not be taken for this one, whose revocations may still be waited for
         let leaving = all.get_mut(group).map_or_else(Vec::new, |state| state.leave(*id));
-        if all.get(group).is_some_and(|state| state.peers.is_empty()) {
-            all.remove(group);
-        }
         drop(all);
         groups.wait_for(group, leaving);
     }

@@ -87,6 +87,25 @@ async fn a_lost_partition_is_the_next_one_s_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_joins_after_all_have_left_is_nobody_of_before() {
+    let groups = Groups::new(Duration::from_secs(10));
+    let moving = || {
+        let (first, _) = join(&groups, &[("t", 2)]);
+        assert_eq!(assigned(&first).len(), 2);
+        let (second, _) = join(&groups, &[("t", 2)]);
+        let revoked = revoked(&first);
+        (first, second, revoked)
+    };
+    let (first, second, before) = moving();
+    drop((first, second));
+    let (_first, second, _held) = moving();
+    // that of a member that is long gone
+    before.release();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(second.poll().is_none(), "the first has not let go");
+}
+
+#[tokio::test(start_paused = true)]
 async fn whatever_happens_it_ends_in_balance_and_nothing_is_told_to_two() {
     for seed in 0..200 {
         let mut chance = fastrand::Rng::with_seed(seed);
