@@ -177,12 +177,8 @@ struct DeliveryRow<'a> {
 /// The version of a notification's document: it is written once and has no steps.
 pub(crate) const NOTIFICATION_VERSION: u64 = 1;
 
-/// An index document as flat JSON; times are RFC 3339 in UTC with microseconds, so that they sort as text.
-pub(crate) fn document_json(document: &Document) -> serde_json::Result<String> {
-    serde_json::to_string(&Row::of(document))
-}
-
-/// The same at the end of `to`, and with the words that a delivery is found by.
+/// An index document as flat JSON at the end of `to`, with the words that a delivery is found by. Times are RFC 3339 in UTC with
+/// microseconds, so that they sort as text.
 pub(crate) fn write_document(document: &Document, to: &mut Vec<u8>) -> serde_json::Result<()> {
     let mut row = Row::of(document);
     if let (Row::Delivery(row), Status::Delivery(d)) = (&mut row, document) {
@@ -191,14 +187,14 @@ pub(crate) fn write_document(document: &Document, to: &mut Vec<u8>) -> serde_jso
     serde_json::to_writer(to, &row)
 }
 
-/// The reverse of [`document_json`].
+/// The reverse of [`write_document`].
 pub(crate) fn document_from_json(json: Value) -> Result<Document, String> {
     document_from_row(serde_json::from_value(json).map_err(|e| place(&e))?)
 }
 
-/// The reverse of [`document_json`], from text.
-pub(crate) fn document_from_text(json: &str) -> Result<Document, String> {
-    document_from_row(serde_json::from_str(json).map_err(|e| place(&e))?)
+/// The reverse of [`write_document`], from text.
+pub(crate) fn document_from_text(json: &[u8]) -> Result<Document, String> {
+    document_from_row(serde_json::from_slice(json).map_err(|e| place(&e))?)
 }
 
 fn document_from_row(row: Row<'_>) -> Result<Document, String> {
@@ -373,8 +369,9 @@ mod tests {
                 template: None,
                 metadata: BTreeMap::new(),
             };
-            let json: Value =
-                serde_json::from_str(&document_json(&Status::Notification(n)).expect("json")).expect("json");
+            let mut json = Vec::new();
+            write_document(&Status::Notification(n), &mut json).expect("json");
+            let json: Value = serde_json::from_slice(&json).expect("json");
             json!({ "at": json["accepted_at"] }).to_string()
         };
         assert_eq!(at("2026-11-21T09:00:00Z"), text("2026-11-21T09:00:00.000000Z"));

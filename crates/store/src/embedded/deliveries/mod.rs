@@ -8,9 +8,13 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 use async_trait::async_trait;
 use domain::{Channel, DeliveryStatus, NotificationId, NotificationStatus, State, Status, TenantId, Timestamp};
 use put::Put;
-use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params, params_from_iter, types::Value};
+use rusqlite::{
+    Connection, OptionalExtension as _, Row, Transaction, params, params_from_iter,
+    types::{Value, ValueRef},
+};
 use schema::STEPS;
 use uuid::Uuid;
+use wire::Record as _;
 
 use super::file::{File, LONG_WAL, cutoff, cutoff_at, give_space_back, parsed, slice};
 use crate::{
@@ -119,17 +123,24 @@ impl Deliveries for EmbeddedDeliveries {
 }
 
 fn notification(row: &Row<'_>) -> rusqlite::Result<NotificationStatus> {
-    match parsed(codec::document_from_text(row.get_ref(0)?.as_str()?))? {
+    match document(row)? {
         Status::Notification(n) => Ok(n),
         Status::Delivery(_) => parsed(Err("a delivery among the notifications".into())),
     }
 }
 
 fn delivery(row: &Row<'_>) -> rusqlite::Result<DeliveryStatus> {
-    match parsed(codec::document_from_text(row.get_ref(0)?.as_str()?))? {
+    match document(row)? {
         Status::Delivery(d) => Ok(d),
         Status::Notification(_) => parsed(Err("a notification among the deliveries".into())),
     }
+}
+
+fn document(row: &Row<'_>) -> rusqlite::Result<Document> {
+    parsed(match row.get_ref(0)? {
+        ValueRef::Text(json) => codec::document_from_text(json),
+        body => Status::decode(body.as_blob()?).map_err(|e| e.to_string()),
+    })
 }
 
 /// The statement of a search, with one row more than asked for: it tells whether there is another page.
@@ -238,16 +249,22 @@ fn blob(id: Uuid) -> Value {
     Value::Blob(id.as_bytes().to_vec())
 }
 
-/// Rows to drop are found by age; how many went.
+/// So many of the rows that came first tell whether there is something to prune. A delivery that was driven on long after it came
+/// is young among them; only that many of those could keep the others.
+const FIRST: i64 = 100;
+
+/// Drops rows that are too old, in the order in which they came; how many went. An index by age would be written with every
+/// step of a delivery.
 fn prune(tx: &Transaction<'_>, before: i64, written: usize) -> rusqlite::Result<usize> {
     let mut pruned = 0;
-    for sql in [
-        "DELETE FROM delivery WHERE rowid IN \
-         (SELECT rowid FROM delivery WHERE updated_at < ?1 ORDER BY updated_at LIMIT ?2)",
-        "DELETE FROM notification WHERE rowid IN \
-         (SELECT rowid FROM notification WHERE accepted_at < ?1 ORDER BY accepted_at LIMIT ?2)",
-    ] {
-        pruned += tx.prepare_cached(sql)?.execute([before, slice(written)])?;
+    for (table, changed) in [("delivery", "updated_at"), ("notification", "accepted_at")] {
+        let old = format!(
+            "FROM {table} WHERE {changed} < ?1 AND rowid IN (SELECT rowid FROM {table} ORDER BY rowid LIMIT ?2)"
+        );
+        let mut any = tx.prepare_cached(&format!("SELECT EXISTS (SELECT 1 {old})"))?;
+        if any.query_row([before, FIRST], |row| row.get(0))? {
+            pruned += tx.prepare_cached(&format!("DELETE {old}"))?.execute([before, FIRST + slice(written)])?;
+        }
     }
     give_space_back(tx, written)?;
     Ok(pruned)

@@ -2,10 +2,12 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
+use bytes::Bytes;
 use domain::{DeliveryStatus, NotificationStatus, Status};
 use rusqlite::{ErrorCode, OptionalExtension as _, Row, Transaction, params};
+use wire::Record as _;
 
-use crate::{Document, IndexError, codec, words};
+use crate::{Document, IndexError, words};
 
 /// A document as its row.
 #[expect(clippy::large_enum_variant, reason = "nearly all are deliveries, which a box would cost an allocation each")]
@@ -19,7 +21,7 @@ pub(super) struct Notification {
     tenant: String,
     accepted_at: i64,
     recipients: u32,
-    body: String,
+    body: Bytes,
 }
 
 pub(super) struct Delivery {
@@ -34,7 +36,7 @@ pub(super) struct Delivery {
     accepted_at: i64,
     updated_at: i64,
     version: i64,
-    body: String,
+    body: Bytes,
     template: Option<String>,
     provider: Option<String>,
     leads: bool,
@@ -43,13 +45,13 @@ pub(super) struct Delivery {
 }
 
 impl Put {
-    /// The row of a document, or why there can be none.
-    pub(super) fn of(document: &Document) -> Result<Self, IndexError> {
-        let body = codec::document_json(document).map_err(|e| IndexError::Rejected(e.to_string()))?;
-        Ok(match document {
+    /// The row of a document.
+    pub(super) fn of(document: &Document) -> Self {
+        let body = document.encode();
+        match document {
             Status::Notification(n) => Self::Notification(Notification::of(n, body)),
             Status::Delivery(d) => Self::Delivery(Delivery::of(d, body)),
-        })
+        }
     }
 
     /// The delivery whose words are to be written, if any are.
@@ -63,20 +65,10 @@ impl Put {
 
 /// Writes rows, each with its own result. What SQLite says against one document is the document's fate; anything else is the
 /// whole call's.
-pub(super) fn write(
-    tx: &Transaction<'_>,
-    rows: &[Result<Put, IndexError>],
-) -> rusqlite::Result<Vec<Result<(), IndexError>>> {
+pub(super) fn write(tx: &Transaction<'_>, rows: &[Put]) -> rusqlite::Result<Vec<Result<(), IndexError>>> {
     let (mut results, mut found) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
     for row in rows {
-        let written = match row {
-            Ok(row) => row.write(tx),
-            Err(e) => {
-                results.push(Err(e.clone()));
-                continue;
-            }
-        };
-        results.push(match written {
+        results.push(match row.write(tx) {
             Ok(words) => {
                 found.extend(words);
                 Ok(())
@@ -116,7 +108,7 @@ impl Found<'_> {
 }
 
 impl Notification {
-    fn of(n: &NotificationStatus, body: String) -> Self {
+    fn of(n: &NotificationStatus, body: Bytes) -> Self {
         Self {
             id: n.id.0.into_bytes(),
             tenant: n.tenant.to_string(),
@@ -129,13 +121,13 @@ impl Notification {
     fn write(&self, tx: &Transaction<'_>) -> rusqlite::Result<()> {
         let sql = "INSERT INTO notification (id, tenant, accepted_at, body, recipients) VALUES (?1, ?2, ?3, ?4, ?5) \
                    ON CONFLICT DO NOTHING";
-        let row = params![self.id, self.tenant, self.accepted_at, self.body, self.recipients];
+        let row = params![self.id, self.tenant, self.accepted_at, &*self.body, self.recipients];
         tx.prepare_cached(sql)?.execute(row).map(|_| ())
     }
 }
 
 impl Delivery {
-    fn of(d: &DeliveryStatus, body: String) -> Self {
+    fn of(d: &DeliveryStatus, body: Bytes) -> Self {
         let words: Vec<_> = words::of(d).into_iter().collect();
         let words = words.join(" ");
         let mut hasher = DefaultHasher::new();
@@ -197,7 +189,7 @@ impl Delivery {
             self.accepted_at,
             self.updated_at,
             self.version,
-            self.body,
+            &*self.body,
             self.template,
             self.provider,
             self.leads,
@@ -216,7 +208,7 @@ impl Delivery {
             self.reason,
             self.updated_at,
             self.version,
-            self.body,
+            &*self.body,
             self.template,
             self.provider,
             self.leads,

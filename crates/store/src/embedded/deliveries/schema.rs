@@ -1,10 +1,10 @@
 //! What `index.db` looks like, and how it came to that.
 
-/// Times are in microseconds; `body` is the whole document. `delivery_by_tenant` holds all that can be filtered by, so that a
-/// rare state is found without reading the documents in between; the others hold only what never changes, so that a step of a
-/// delivery leaves them alone. A delivery is known by its notification, the time of that and its id, which lie in the order in
-/// which they come; by the id alone they would be all over the file. `delivery_words` has a row for each delivery, by `n`;
-/// `words_hash` is that of what it holds.
+/// Times are in microseconds; `body` is the whole document: a status event as it travels, or the JSON that versions before wrote, as
+/// text. `delivery_by_tenant` holds all that can be filtered by, so that a rare state is found without reading the documents in
+/// between; the others hold only what never changes, so that a step of a delivery leaves them alone. A delivery is known by its
+/// notification, the time of that and its id, which lie in the order in which they come; by the id alone they would be all over
+/// the file. `delivery_words` has a row for each delivery, by `n`; `words_hash` is that of what it holds.
 pub(super) const STEPS: &[&str] = &[
     "
     CREATE TABLE notification (
@@ -108,6 +108,49 @@ pub(super) const STEPS: &[&str] = &[
         (tenant, accepted_at, id, state, reason, category, channel, provider, template, leads);
     CREATE INDEX delivery_by_user ON delivery (tenant, user, accepted_at, id) WHERE user IS NOT NULL;
     CREATE INDEX delivery_by_age ON delivery (updated_at);
+    CREATE TRIGGER delivery_forgotten AFTER DELETE ON delivery BEGIN
+        DELETE FROM delivery_words WHERE rowid = OLD.n;
+    END;
+",
+    "
+    CREATE TABLE compact (
+        id BLOB PRIMARY KEY,
+        tenant TEXT NOT NULL,
+        accepted_at INTEGER NOT NULL,
+        body ANY NOT NULL,
+        recipients INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO compact SELECT id, tenant, accepted_at, body, recipients FROM notification ORDER BY accepted_at;
+    DROP TABLE notification;
+    ALTER TABLE compact RENAME TO notification;
+    CREATE INDEX notification_by_tenant ON notification (tenant, accepted_at, recipients);
+    CREATE TABLE compact (
+        n INTEGER PRIMARY KEY,
+        id BLOB NOT NULL,
+        tenant TEXT NOT NULL,
+        notification BLOB NOT NULL,
+        user TEXT,
+        channel TEXT NOT NULL,
+        category TEXT,
+        state TEXT NOT NULL,
+        reason TEXT,
+        accepted_at INTEGER NOT NULL,
+        updated_at INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        body ANY NOT NULL,
+        template TEXT,
+        provider TEXT,
+        leads INTEGER NOT NULL,
+        words_hash INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO compact SELECT * FROM delivery;
+    DROP TRIGGER delivery_forgotten;
+    DROP TABLE delivery;
+    ALTER TABLE compact RENAME TO delivery;
+    CREATE UNIQUE INDEX delivery_by_notification ON delivery (notification, accepted_at, id);
+    CREATE INDEX delivery_by_tenant ON delivery
+        (tenant, accepted_at, id, state, reason, category, channel, provider, template, leads);
+    CREATE INDEX delivery_by_user ON delivery (tenant, user, accepted_at, id) WHERE user IS NOT NULL;
     CREATE TRIGGER delivery_forgotten AFTER DELETE ON delivery BEGIN
         DELETE FROM delivery_words WHERE rowid = OLD.n;
     END;
