@@ -5,12 +5,14 @@ pub mod guard;
 pub mod metrics;
 
 mod begun;
+mod claims;
 mod ends;
 mod gone;
 mod patience;
 mod reopen;
 mod send;
 mod stage;
+mod wanted;
 
 use std::{sync::Arc, time::Duration};
 
@@ -38,7 +40,7 @@ pub fn run(kit: &Kit, channel: Channel) -> Result<(), Problems> {
 pub fn run_with(kit: &Kit, channel: Channel, provider: Arc<dyn channels::Provider>) -> Result<(), Problems> {
     let Options { permits, policy, timeout } = kit.settings.read(|r| read(r, channel))?;
     // an owner renews its claim before each attempt; silent for longer than an attempt and a wait, it is gone
-    let lease = if kit.exclusive { Duration::ZERO } else { timeout + policy.cap + send::MARGIN };
+    let lease = if kit.exclusive { Duration::ZERO } else { timeout + policy.cap + claims::MARGIN };
     let begun = begun::Begun::default();
     for lane in Lane::ALL {
         let (ends, ended) = mpsc::channel(permits);

@@ -6,12 +6,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bus::{Config, config::Snapshot, consume::Work, dead::DeadLetters};
-use domain::{
-    Attempt, Channel, Delivery, DeliveryId, Outcome, Policy, Reason, RetryPolicy, State, Status, Timestamp, User,
-    decide::may_still_send,
-};
-use store::{Claim, ClaimRequest, Ledger, Settled, StoreError, UserKey, Users};
+use bus::{Config, consume::Work, dead::DeadLetters};
+use domain::{Attempt, Channel, Delivery, DeliveryId, Outcome, Reason, RetryPolicy, State, Status, Timestamp};
+use store::{Claim, Ledger, Settled, StoreError, Users};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use wire::Record as _;
@@ -23,12 +20,8 @@ use crate::{
     gone::is_alive,
     metrics,
     patience::{DOWN, until_answered},
+    wanted::{Known, Unsent},
 };
-
-/// Added to a lease, for clocks that differ and a store that is slow.
-pub(crate) const MARGIN: Duration = Duration::from_secs(2);
-/// What was known of a user longer ago than that is asked for again right before a request.
-const FRESH: Duration = Duration::from_millis(100);
 
 pub(crate) struct Sender {
     pub(crate) channel: Channel,
@@ -54,13 +47,6 @@ pub(crate) struct Item {
     pub(crate) work: Work,
 }
 
-/// What is known of a delivery's user.
-pub(crate) struct Known {
-    pub(crate) user: Option<User>,
-    /// Before the answer, so that whatever has changed since then is not in it.
-    pub(crate) asked: Instant,
-}
-
 /// How the attempts ended.
 enum End {
     /// The history says how.
@@ -68,12 +54,6 @@ enum End {
     /// As `Reached`, and a person should look: the record becomes a dead letter as well.
     GivenUp(&'static str),
     /// Not at all: the record is left to whoever reads it next.
-    LeftOpen,
-}
-
-/// Why no request was made.
-enum Unsent {
-    NotWanted(State, Reason),
     LeftOpen,
 }
 
@@ -232,97 +212,6 @@ impl Sender {
                 return Ok(Asked { at, took: begun.elapsed(), answer });
             }
             *known = self.ask_again(delivery).await.ok_or(Unsent::LeftOpen)?;
-        }
-    }
-
-    /// Asks once more whether the delivery is still wanted if what is known is from long before now: the wait may have been for
-    /// room, for a claim, for a store that was down. `false`: nobody can say.
-    async fn is_current(&self, delivery: &Delivery, known: &mut Known) -> Result<bool, Unsent> {
-        if known.asked.elapsed() < FRESH {
-            return Ok(true);
-        }
-        match self.look_up(delivery).await {
-            Ok(found) => *known = found,
-            Err(error) => {
-                tracing::warn!(%error, "cannot look a user up right before sending, the place is given away");
-                return Ok(false);
-            }
-        }
-        self.still_wanted(&self.config.snapshot(), delivery, known).map(|()| true)
-    }
-
-    fn still_wanted(&self, snapshot: &Snapshot, delivery: &Delivery, known: &Known) -> Result<(), Unsent> {
-        let category = delivery.category.as_ref().and_then(|c| snapshot.category(&delivery.tenant, c));
-        let policy = Policy { opt_in: category.is_some_and(|c| c.opt_in) };
-        may_still_send(delivery, known.user.as_ref(), policy, Timestamp::now())
-            .map_err(|(state, why)| Unsent::NotWanted(state, why))
-    }
-
-    /// Renews the claim and looks the user up again. `None`: leave the delivery to whoever reads it next.
-    async fn ask_again(&self, delivery: &Delivery) -> Option<Known> {
-        let request = ClaimRequest { delivery: delivery.id, owner: self.owner, at: Timestamp::now() };
-        let renewed = until_answered("renew a claim", || self.ledger.take_over(&request, self.owner)).await;
-        if !renewed {
-            return None;
-        }
-        Some(until_answered("look a user up", || self.look_up(delivery)).await)
-    }
-
-    async fn look_up(&self, delivery: &Delivery) -> Result<Known, StoreError> {
-        let asked = Instant::now();
-        let user = match UserKey::of(&delivery.tenant, &delivery.recipient) {
-            Some(key) => self.users.lookup(&[key]).await?.pop().flatten(),
-            None => None,
-        };
-        Ok(Known { user, asked })
-    }
-
-    /// How a delivery with a claim of our own has ended, if it has.
-    async fn settled(&self, delivery: DeliveryId) -> Option<Settled> {
-        match self.claim(delivery).await {
-            Some(Claim::Settled(settled)) => Some(settled),
-            _ => None,
-        }
-    }
-
-    /// How the claim stands, which is ours if nobody has it.
-    pub(crate) async fn claim(&self, delivery: DeliveryId) -> Option<Claim> {
-        let request = [ClaimRequest { delivery, owner: self.owner, at: Timestamp::now() }];
-        until_answered("ask for a claim", || self.ledger.claim(&request)).await.pop()
-    }
-
-    /// Takes an open claim over once its lease is out; until then, how long to wait. Without an answer the claim may be ours by
-    /// now, so the delivery stays begun: whoever had the claim may have sent it.
-    async fn take_over(
-        &self,
-        sending: &mut Sending,
-        delivery: DeliveryId,
-        from: u128,
-        at: Timestamp,
-    ) -> Result<(), Duration> {
-        let now = Timestamp::now();
-        let age = Duration::try_from(now.duration_since(at)).unwrap_or_default();
-        if let Some(left) = self.lease.checked_sub(age).filter(|left| !left.is_zero()) {
-            sending.over = true;
-            return Err(left);
-        }
-        match self.ledger.take_over(&ClaimRequest { delivery, owner: self.owner, at: now }, from).await {
-            Ok(true) => Ok(()),
-            // somebody else was quicker
-            Ok(false) => {
-                sending.over = true;
-                Err(Duration::from_millis(100))
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot take a claim over, the record waits");
-                Err(DOWN)
-            }
-        }
-    }
-
-    async fn release(&self, delivery: DeliveryId) {
-        if let Err(error) = self.ledger.release(delivery, self.owner).await {
-            tracing::warn!(%error, "cannot give a claim back, it ends with its lease");
         }
     }
 

@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use crate::{
     patience::DOWN,
-    send::{Item, Known, Sender},
+    send::{Item, Sender},
+    wanted::Known,
 };
 
 pub(crate) struct Gateway {
