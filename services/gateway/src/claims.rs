@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use domain::{DeliveryId, Timestamp};
-use store::{Claim, ClaimRequest, Settled};
+use store::{Claim, ClaimRequest};
 
 use crate::{
     begun::Sending,
@@ -15,14 +15,6 @@ use crate::{
 pub(crate) const MARGIN: Duration = Duration::from_secs(2);
 
 impl Sender {
-    /// How a delivery with a claim of our own has ended, if it has.
-    pub(crate) async fn settled(&self, delivery: DeliveryId) -> Option<Settled> {
-        match self.claim(delivery).await {
-            Some(Claim::Settled(settled)) => Some(settled),
-            _ => None,
-        }
-    }
-
     /// How the claim stands, which is ours if nobody has it.
     pub(crate) async fn claim(&self, delivery: DeliveryId) -> Option<Claim> {
         let request = [ClaimRequest { delivery, owner: self.owner, at: Timestamp::now() }];

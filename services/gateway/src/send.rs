@@ -101,14 +101,18 @@ impl Sender {
                 }
                 unanswered(&mut item.delivery, "the gateway that claimed it is gone");
             }
-            // ours from before; whoever was at it may have come to the end since we asked
-            Claim::Open { .. } => match self.settled(id).await {
-                Some(settled) => {
+            // ours from before; whoever was at it may have come to the end since we asked, or have given it back
+            Claim::Open { .. } => match self.claim(id).await {
+                Some(Claim::Settled(settled)) => {
                     sending.over = true;
                     return Box::pin(self.tell_again(id, settled, item.work)).await;
                 }
-                None if sending.again => unanswered(&mut item.delivery, "the gateway broke off"),
-                None => {}
+                Some(Claim::Open { owner, .. }) if owner != self.owner => {
+                    sending.over = true;
+                    return item.work.ack.retry(Duration::from_millis(100));
+                }
+                _ if sending.again => unanswered(&mut item.delivery, "the gateway broke off"),
+                _ => {}
             },
             Claim::Granted if sending.again => unanswered(&mut item.delivery, "the gateway broke off"),
             Claim::Granted | Claim::Settled(_) => {}

@@ -209,3 +209,36 @@ async fn whoever_opts_out_while_the_ledger_is_down_gets_nothing() {
     assert_eq!((events[0].state, events[0].reason), (State::Suppressed, Some(Reason::OptedOutAll)));
     assert_eq!(provider.calls.load(SeqCst), 0);
 }
+
+/// Found by `make chaos MODE=sim SEED=480019907`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_was_given_back_meanwhile_is_another_s() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let short = [("CARILLON__GATEWAY__WEBHOOK__TIMEOUT", "1s"), ("CARILLON__GATEWAY__RETRY__CAP", "500ms")];
+    let short = short.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let settings = Settings::load(&[gateway::SETTINGS], None, short).expect("valid settings");
+    let mut kit = Kit::embedded(settings, dir.path()).await.expect("a kit");
+    kit.exclusive = false;
+    let (delivery, us, ledger) = (delivery(), kit.owner, kit.stores.ledger.clone());
+    let mut end = delivery.clone();
+    end.history.reached(Timestamp::now(), State::Failed, Some(Reason::ProviderRejected));
+    let (id, end) = (end.id, Settled(Status::Delivery(end.status()).encode()));
+    // granted unheard, then found as ours; an earlier assignment gives it back, and another gateway takes it
+    let mut mute = Mute::new(ledger.clone(), "claim", vec![0, 2]);
+    mute.meanwhile = Box::new(move || {
+        let (ledger, end) = (ledger.clone(), end.clone());
+        Box::pin(async move {
+            ledger.release(id, us).await.expect("released");
+            let claim = ClaimRequest { delivery: id, owner: 2, at: Timestamp::now() };
+            assert_eq!(ledger.claim(&[claim]).await.expect("answered"), [Claim::Granted]);
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                assert_eq!(ledger.settle(2, &[(id, end)]).await.expect("settled"), [None], "it is the other one's");
+            });
+        })
+    });
+    kit.stores.ledger = Arc::new(mute);
+    let provider = Arc::new(Breaks::default());
+    let events = events_on(kit, provider.clone(), vec![delivery]).await;
+    assert_eq!((events[0].state, provider.calls.load(SeqCst)), (State::Failed, 0), "the other one has sent it");
+}
