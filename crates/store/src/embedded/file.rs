@@ -29,7 +29,7 @@ impl File {
         let path = dir.join(name);
         let mut newer = None;
         let writer = Writer::open(&path, |db| {
-            newer = migrate(db, steps)?;
+            newer = migrate(db, name, steps)?;
             db.pragma_update(None, "wal_autocheckpoint", wal_pages)
         })
         .map_err(|e| error(name, &e))?;
@@ -76,10 +76,18 @@ impl File {
 }
 
 /// Applies the steps that the file has not seen, all or none; the version of a file that is too new, which stays as it is.
-fn migrate(db: &mut Connection, steps: &[&str]) -> rusqlite::Result<Option<i64>> {
+fn migrate(db: &mut Connection, name: &'static str, steps: &[&str]) -> rusqlite::Result<Option<i64>> {
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found: i64 = tx.pragma_query_value(None, "user_version", |r| r.get(0))?;
     let Some(missing) = usize::try_from(found).ok().and_then(|seen| steps.get(seen..)) else { return Ok(Some(found)) };
+    if found > 0 && !missing.is_empty() {
+        tracing::info!(
+            file = name,
+            from = found,
+            to = steps.len(),
+            "brings a file up to date; a large one takes a while"
+        );
+    }
     for step in missing {
         tx.execute_batch(step)?;
     }

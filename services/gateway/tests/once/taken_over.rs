@@ -30,6 +30,13 @@ struct Slow {
     first: bool,
 }
 
+/// Until a loop has a record that waits.
+async fn until_one_waits(health: &Health) {
+    while health.loops().iter().all(|vitals| vitals.waiting() == 0) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[async_trait]
 impl Provider for Slow {
     fn name(&self) -> &'static str {
@@ -41,8 +48,8 @@ impl Provider for Slow {
         assert!(self.ledger.take_over(&other, self.owner).await.expect("answered"), "it was ours");
         let (mut end, ledger, health, first) = (delivery.clone(), self.ledger.clone(), self.health.clone(), self.first);
         let ends = async move {
-            while !first && health.loops().iter().all(|vitals| vitals.waiting() == 0) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+            if !first {
+                until_one_waits(&health).await;
             }
             end.history.reached(Timestamp::now(), State::Failed, Some(Reason::ProviderRejected));
             let end = (end.id, Settled(Status::Delivery(end.status()).encode()));
@@ -219,20 +226,20 @@ async fn a_claim_that_was_given_back_meanwhile_is_another_s() {
     let settings = Settings::load(&[gateway::SETTINGS], None, short).expect("valid settings");
     let mut kit = Kit::embedded(settings, dir.path()).await.expect("a kit");
     kit.exclusive = false;
-    let (delivery, us, ledger) = (delivery(), kit.owner, kit.stores.ledger.clone());
+    let (delivery, us, ledger, health) = (delivery(), kit.owner, kit.stores.ledger.clone(), kit.health.clone());
     let mut end = delivery.clone();
     end.history.reached(Timestamp::now(), State::Failed, Some(Reason::ProviderRejected));
     let (id, end) = (end.id, Settled(Status::Delivery(end.status()).encode()));
     // granted unheard, then found as ours; an earlier assignment gives it back, and another gateway takes it
     let mut mute = Mute::new(ledger.clone(), "claim", vec![0, 2]);
     mute.meanwhile = Box::new(move || {
-        let (ledger, end) = (ledger.clone(), end.clone());
+        let (ledger, end, health) = (ledger.clone(), end.clone(), health.clone());
         Box::pin(async move {
             ledger.release(id, us).await.expect("released");
             let claim = ClaimRequest { delivery: id, owner: 2, at: Timestamp::now() };
             assert_eq!(ledger.claim(&[claim]).await.expect("answered"), [Claim::Granted]);
             tokio::spawn(async move {
-                tokio::time::sleep(Duration::from_secs(2)).await;
+                until_one_waits(&health).await;
                 assert_eq!(ledger.settle(2, &[(id, end)]).await.expect("settled"), [None], "it is the other one's");
             });
         })
