@@ -136,6 +136,28 @@ pub(super) fn slice(written: usize) -> i64 {
     i64::try_from(2 * written + 10).unwrap_or(i64::MAX)
 }
 
+/// So many of the rows that came first tell whether there is something to drop. One that was changed long after it came is young
+/// among them; only that many of those could keep the others.
+const FIRST: i64 = 100;
+
+/// Drops rows of a table that were `changed` too long ago, in the order in which they came, along with a write of `written`
+/// rows; how many went. An index by age would be written with every change of a row.
+pub(super) fn drop_old(
+    tx: &Transaction<'_>,
+    table: &str,
+    changed: &str,
+    before: i64,
+    written: usize,
+) -> rusqlite::Result<usize> {
+    let old =
+        format!("FROM {table} WHERE {changed} < ?1 AND rowid IN (SELECT rowid FROM {table} ORDER BY rowid LIMIT ?2)");
+    let mut any = tx.prepare_cached(&format!("SELECT EXISTS (SELECT 1 {old})"))?;
+    if !any.query_row([before, FIRST], |row| row.get(0))? {
+        return Ok(0);
+    }
+    tx.prepare_cached(&format!("DELETE {old}"))?.execute([before, FIRST + slice(written)])
+}
+
 /// Free pages (of 4 KiB) that a file keeps for its next writes.
 const SPARE_PAGES: i64 = 1_000;
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use domain::{Address, Channel, DeliveryId, TenantId, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
-use super::file::{File, SHORT_WAL, cutoff, give_space_back, slice, time};
+use super::file::{File, SHORT_WAL, cutoff, drop_old, give_space_back, slice, time};
 use crate::{Claim, ClaimRequest, Decided, Decision, Ledger, Settled, StoreError, codec, ledger::GONE};
 
 /// `kept_from` counts by this machine's clock, in microseconds; `settled` is null while the claim is open; `address` is the
@@ -41,6 +41,9 @@ const STEPS: &[&str] = &[
         PRIMARY KEY (notification, recipient)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX decision_by_age ON decision (kept_from);
+",
+    "
+    DROP INDEX claim_by_age;
 ",
 ];
 
@@ -205,9 +208,7 @@ fn settle(tx: &Transaction<'_>, by: u128, delivery: DeliveryId, end: &Settled) -
 
 /// Pruning rides on writes: a ledger that nobody writes to does not grow.
 fn prune(tx: &Transaction<'_>, before: i64, written: usize) -> rusqlite::Result<()> {
-    let sql = "DELETE FROM claim WHERE rowid IN \
-               (SELECT rowid FROM claim WHERE kept_from < ?1 ORDER BY kept_from LIMIT ?2)";
-    tx.prepare_cached(sql)?.execute([before, slice(written)])?;
+    drop_old(tx, "claim", "kept_from", before, written)?;
     give_space_back(tx, written)
 }
 

@@ -16,7 +16,7 @@ use schema::STEPS;
 use uuid::Uuid;
 use wire::Record as _;
 
-use super::file::{File, LONG_WAL, cutoff, cutoff_at, give_space_back, parsed, slice};
+use super::file::{File, LONG_WAL, cutoff, cutoff_at, drop_old, give_space_back, parsed};
 use crate::{
     Balance, Deliveries, DeliveryQuery, Document, IndexError, NotificationView, Page, StoreError, codec,
     cursor::Cursor,
@@ -249,25 +249,11 @@ fn blob(id: Uuid) -> Value {
     Value::Blob(id.as_bytes().to_vec())
 }
 
-/// So many of the rows that came first tell whether there is something to prune. A delivery that was driven on long after it came
-/// is young among them; only that many of those could keep the others.
-const FIRST: i64 = 100;
-
-/// Drops rows that are too old, in the order in which they came; how many went. An index by age would be written with every
-/// step of a delivery.
 fn prune(tx: &Transaction<'_>, before: i64, written: usize) -> rusqlite::Result<usize> {
-    let mut pruned = 0;
-    for (table, changed) in [("delivery", "updated_at"), ("notification", "accepted_at")] {
-        let old = format!(
-            "FROM {table} WHERE {changed} < ?1 AND rowid IN (SELECT rowid FROM {table} ORDER BY rowid LIMIT ?2)"
-        );
-        let mut any = tx.prepare_cached(&format!("SELECT EXISTS (SELECT 1 {old})"))?;
-        if any.query_row([before, FIRST], |row| row.get(0))? {
-            pruned += tx.prepare_cached(&format!("DELETE {old}"))?.execute([before, FIRST + slice(written)])?;
-        }
-    }
+    let deliveries = drop_old(tx, "delivery", "updated_at", before, written)?;
+    let notifications = drop_old(tx, "notification", "accepted_at", before, written)?;
     give_space_back(tx, written)?;
-    Ok(pruned)
+    Ok(deliveries + notifications)
 }
 
 #[cfg(test)]
