@@ -1,11 +1,9 @@
 //! What this process has begun to send: one at a time, and nothing that broke off is taken for never sent.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use domain::DeliveryId;
+use foldhash::HashMap;
 
 /// What this process has begun to send, and whether somebody is at it.
 pub(crate) type Begun = Arc<Mutex<HashMap<DeliveryId, bool>>>;

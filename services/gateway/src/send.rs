@@ -96,13 +96,13 @@ impl Sender {
         };
         match claim {
             Claim::Open { owner, at } if owner != self.owner => {
-                if let Err(wait) = self.take_over(&mut sending, id, owner, at).await {
+                if let Err(wait) = Box::pin(self.take_over(&mut sending, id, owner, at)).await {
                     return item.work.ack.retry(wait);
                 }
                 unanswered(&mut item.delivery, "the gateway that claimed it is gone");
             }
             // ours from before; whoever was at it may have come to the end since we asked, or have given it back
-            Claim::Open { .. } => match self.claim(id).await {
+            Claim::Open { .. } => match Box::pin(self.claim(id)).await {
                 Some(Claim::Settled(settled)) => {
                     sending.over = true;
                     return Box::pin(self.tell_again(id, settled, item.work)).await;
@@ -127,7 +127,7 @@ impl Sender {
             End::LeftOpen => {
                 // what is not known must not be forgotten: then the claim stays, and whoever reads it next knows as little
                 if !item.delivery.history.has_unknown() {
-                    self.release(id).await;
+                    Box::pin(self.release(id)).await;
                     sending.over = true;
                 }
                 return item.work.ack.retry(DOWN);
@@ -189,7 +189,7 @@ impl Sender {
                 // nothing is under way: the next owner can go on at once
                 () = self.shutdown.cancelled() => return End::LeftOpen,
             }
-            *known = match self.ask_again(delivery).await {
+            *known = match Box::pin(self.ask_again(delivery)).await {
                 Some(known) => known,
                 None => return End::LeftOpen,
             };
@@ -215,7 +215,7 @@ impl Sender {
                 let answer = request.await;
                 return Ok(Asked { at, took: begun.elapsed(), answer });
             }
-            *known = self.ask_again(delivery).await.ok_or(Unsent::LeftOpen)?;
+            *known = Box::pin(self.ask_again(delivery)).await.ok_or(Unsent::LeftOpen)?;
         }
     }
 

@@ -165,7 +165,7 @@ impl Client {
         loop {
             let slot = match slot.take() {
                 Some(slot) => slot,
-                None => match pool.slot(avoid, until).await {
+                None => match Box::pin(pool.slot(avoid, until)).await {
                     Ok(slot) => slot,
                     Err(error) => return Reply::NoPlace(error),
                 },
