@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::{Channel, Locale, Notification, Reason, Recipient, State, Strategy, Target, User};
+use crate::{Channel, Locale, Notification, Preferences, Reason, Recipient, State, Strategy, Target, User};
 
 /// What the tenant's configuration says about a notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -93,21 +93,20 @@ fn on_channel(n: &Notification, user: Option<&User>, policy: Policy, now: Timest
     targets.into_iter().map(|(target, locale)| Planned::Send { channel, target, locale: locale.cloned() }).collect()
 }
 
-/// What the gateway asks again, right before it sends: may this still go out?
+/// What the gateway asks again, right before it sends: may this still go out? A user who has no preferences is not known.
 pub fn may_still_send(
     delivery: &crate::Delivery,
-    user: Option<&User>,
+    preferences: Option<&Preferences>,
     policy: Policy,
     now: Timestamp,
 ) -> Result<(), (State, Reason)> {
     if delivery.expires_at.is_some_and(|at| at <= now) {
         return Err((State::Expired, Reason::Expired));
     }
-    match (&delivery.recipient, user) {
+    match (&delivery.recipient, preferences) {
         (Recipient::Address(..), _) => Ok(()),
         (Recipient::User(_), None) => Err((State::Suppressed, Reason::UnknownUser)),
-        (Recipient::User(_), Some(user)) => user
-            .preferences
+        (Recipient::User(_), Some(preferences)) => preferences
             .allows(delivery.category.as_ref(), delivery.channel, policy.opt_in)
             .map_err(|reason| (State::Suppressed, reason)),
     }

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use domain::{Address, Channel, Device, DeviceId, Preferences, Recipient, TenantId, Timestamp, User, UserId};
+use futures::future::BoxFuture;
 
 use crate::StoreError;
 
@@ -99,6 +100,9 @@ pub trait Users: Send + Sync + 'static {
     /// Sees every write that was answered before.
     async fn lookup(&self, keys: &[UserKey]) -> Result<Vec<Option<User>>, StoreError>;
 
+    /// The preferences of [`Self::lookup`], for whoever asks for nothing else: contacts and devices are not read for it.
+    async fn preferences(&self, keys: &[UserKey]) -> Result<Vec<Option<Preferences>>, StoreError>;
+
     /// A user's changes of preferences, the latest first, at most `limit`.
     async fn history(&self, key: &UserKey, limit: usize) -> Result<Vec<HistoryEntry>, StoreError>;
 
@@ -106,8 +110,8 @@ pub trait Users: Send + Sync + 'static {
     async fn ping(&self) -> Result<(), StoreError>;
 }
 
-/// What a lookup found for one recipient; `Err` for a user whose record cannot be read, whom an operator has to mend.
-pub type Found = Result<Option<User>, StoreError>;
+/// What was found for one recipient; `Err` for a user whose record cannot be read, whom an operator has to mend.
+pub type Found<T> = Result<Option<T>, StoreError>;
 
 impl dyn Users {
     /// The users of a batch of recipients, in one round trip; `None` for one who is no user or not known. One who cannot be
@@ -115,27 +119,41 @@ impl dyn Users {
     pub async fn look_up_each(
         &self,
         recipients: impl Iterator<Item = Option<UserKey>>,
-    ) -> Result<Vec<Found>, StoreError> {
-        let recipients: Vec<_> = recipients.collect();
-        let keys: Vec<_> = recipients.iter().flatten().cloned().collect();
-        let found = if keys.is_empty() { Ok(Vec::new()) } else { self.lookup(&keys).await };
-        let found: Vec<Found> = match found {
-            Ok(users) => users.into_iter().map(Ok).collect(),
-            Err(StoreError::Corrupt { .. }) => self.one_by_one(&keys).await?,
+    ) -> Result<Vec<Found<User>>, StoreError> {
+        self.each(recipients, |users, keys| users.lookup(keys)).await
+    }
+
+    /// [`Self::look_up_each`], for their preferences alone.
+    pub async fn preferences_of_each(
+        &self,
+        recipients: impl Iterator<Item = Option<UserKey>>,
+    ) -> Result<Vec<Found<Preferences>>, StoreError> {
+        self.each(recipients, |users, keys| users.preferences(keys)).await
+    }
+
+    /// One question for all; one each when that fails over the record of one of them.
+    async fn each<T>(
+        &self,
+        recipients: impl Iterator<Item = Option<UserKey>>,
+        ask: Ask<T>,
+    ) -> Result<Vec<Found<T>>, StoreError> {
+        let mut keys = Vec::new();
+        let is_user: Vec<bool> = recipients.map(|key| key.map(|key| keys.push(key)).is_some()).collect();
+        let found = if keys.is_empty() { Ok(Vec::new()) } else { ask(self, &keys).await };
+        let found: Vec<Found<T>> = match found {
+            Ok(all) => all.into_iter().map(Ok).collect(),
+            Err(StoreError::Corrupt { .. }) => self.one_by_one(&keys, ask).await?,
             Err(error) => return Err(error),
         };
         let mut found = found.into_iter();
-        Ok(recipients
-            .iter()
-            .map(|key| if key.is_some() { found.next().unwrap_or(Ok(None)) } else { Ok(None) })
-            .collect())
+        Ok(is_user.into_iter().map(|is_user| is_user.then(|| found.next()).flatten().unwrap_or(Ok(None))).collect())
     }
 
-    async fn one_by_one(&self, keys: &[UserKey]) -> Result<Vec<Found>, StoreError> {
+    async fn one_by_one<T>(&self, keys: &[UserKey], ask: Ask<T>) -> Result<Vec<Found<T>>, StoreError> {
         let mut found = Vec::with_capacity(keys.len());
         for key in keys {
-            found.push(match self.lookup(std::slice::from_ref(key)).await {
-                Ok(mut users) => Ok(users.pop().flatten()),
+            found.push(match ask(self, std::slice::from_ref(key)).await {
+                Ok(mut one) => Ok(one.pop().flatten()),
                 Err(error @ StoreError::Corrupt { .. }) => Err(error),
                 Err(error) => return Err(error),
             });
@@ -143,3 +161,6 @@ impl dyn Users {
         Ok(found)
     }
 }
+
+/// What is asked of the store about some users.
+type Ask<T> = for<'a> fn(&'a dyn Users, &'a [UserKey]) -> BoxFuture<'a, Result<Vec<Option<T>>, StoreError>>;

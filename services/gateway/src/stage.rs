@@ -28,7 +28,7 @@ impl Stage for Gateway {
         }
         let recipient = |item: &Item| UserKey::of(&item.delivery.tenant, &item.delivery.recipient);
         let asked = Instant::now();
-        let users = self.sender.users.look_up_each(items.iter().map(recipient));
+        let users = self.sender.users.preferences_of_each(items.iter().map(recipient));
         let (users, claims, gone) = match tokio::try_join!(users, self.claim(&items), self.sender.known_gone(&items)) {
             Ok(answers) => answers,
             Err(error) => {
@@ -42,8 +42,8 @@ impl Stage for Gateway {
         let mut sends: FuturesUnordered<_> = items
             .into_iter()
             .zip(users.into_iter().zip(claims).zip(gone))
-            .map(|(item, ((user, claim), gone))| {
-                let known = user.map(|user| Known { user, asked });
+            .map(|(item, ((preferences, claim), gone))| {
+                let known = preferences.map(|preferences| Known { preferences, asked });
                 sender.carry_out(Box::new(item), known, claim, gone)
             })
             .collect();

@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use bus::config::Snapshot;
-use domain::{Delivery, Policy, Reason, State, Timestamp, User, decide::may_still_send};
+use domain::{Delivery, Policy, Preferences, Reason, State, Timestamp, decide::may_still_send};
 use store::{ClaimRequest, StoreError, UserKey};
 use tokio::time::Instant;
 
 use crate::{patience::until_answered, send::Sender};
 
-/// What was known of a user longer ago than that is asked for again right before a request.
+/// What a user wanted longer ago than that is asked for again right before a request.
 const FRESH: Duration = Duration::from_millis(100);
 
-/// What is known of a delivery's user.
+/// What is known of a delivery's user, who may be none.
 pub(crate) struct Known {
-    pub(crate) user: Option<User>,
+    pub(crate) preferences: Option<Preferences>,
     /// Before the answer, so that whatever has changed since then is not in it.
     pub(crate) asked: Instant,
 }
@@ -32,7 +32,7 @@ impl Sender {
         if known.asked.elapsed() < FRESH {
             return Ok(true);
         }
-        match self.look_up(delivery).await {
+        match Box::pin(self.look_up(delivery)).await {
             Ok(found) => *known = found,
             Err(error) => {
                 tracing::warn!(%error, "cannot look a user up right before sending, the place is given away");
@@ -45,7 +45,7 @@ impl Sender {
     pub(crate) fn still_wanted(&self, snapshot: &Snapshot, delivery: &Delivery, known: &Known) -> Result<(), Unsent> {
         let category = delivery.category.as_ref().and_then(|c| snapshot.category(&delivery.tenant, c));
         let policy = Policy { opt_in: category.is_some_and(|c| c.opt_in) };
-        may_still_send(delivery, known.user.as_ref(), policy, Timestamp::now())
+        may_still_send(delivery, known.preferences.as_ref(), policy, Timestamp::now())
             .map_err(|(state, why)| Unsent::NotWanted(state, why))
     }
 
@@ -61,10 +61,10 @@ impl Sender {
 
     async fn look_up(&self, delivery: &Delivery) -> Result<Known, StoreError> {
         let asked = Instant::now();
-        let user = match UserKey::of(&delivery.tenant, &delivery.recipient) {
-            Some(key) => self.users.lookup(&[key]).await?.pop().flatten(),
+        let preferences = match UserKey::of(&delivery.tenant, &delivery.recipient) {
+            Some(key) => self.users.preferences(&[key]).await?.pop().flatten(),
             None => None,
         };
-        Ok(Known { user, asked })
+        Ok(Known { preferences, asked })
     }
 }

@@ -141,6 +141,11 @@ impl Users for Memory {
         self.0.act(|state| keys.iter().map(|key| state.users.get(key).cloned()).collect()).await
     }
 
+    async fn preferences(&self, keys: &[UserKey]) -> Result<Vec<Option<Preferences>>, StoreError> {
+        let one = |state: &super::life::State, key| state.users.get(key).map(|user| user.preferences.clone());
+        self.0.act(|state| keys.iter().map(|key| one(state, key)).collect()).await
+    }
+
     async fn address_gone(
         &self,
         key: &UserKey,

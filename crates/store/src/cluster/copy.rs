@@ -26,11 +26,13 @@ struct Row<'a> {
     #[serde(borrow)]
     channels: Rules<'a>,
     #[serde(borrow)]
-    categories: Vec<(&'a str, Option<bool>, Rules<'a>)>,
+    categories: Categories<'a>,
     updated_at: i64,
 }
 
 type Rules<'a> = Vec<(&'a str, bool)>;
+
+type Categories<'a> = Vec<(&'a str, Option<bool>, Rules<'a>)>;
 
 #[derive(Serialize, Deserialize)]
 struct ContactRow<'a> {
@@ -76,9 +78,6 @@ pub(super) fn decode(key: &UserKey, copy: &[u8]) -> Option<User> {
         let channel = Channel::parse(channel).ok()?;
         contacts.add(channel, Contact { address: Address::parse(channel, address).ok()?, since: time(since)? });
     }
-    let category = |(key, all, channels)| {
-        Some((CategoryKey::parse(key).ok()?, CategoryRule { all, channels: rules_of(channels) }))
-    };
     Some(User {
         tenant: key.tenant.clone(),
         id: key.user.clone(),
@@ -86,13 +85,23 @@ pub(super) fn decode(key: &UserKey, copy: &[u8]) -> Option<User> {
         time_zone: row.time_zone.map(str::to_owned),
         contacts,
         devices: row.devices.into_iter().map(DeviceRow::device).collect::<Option<_>>()?,
-        preferences: Preferences {
-            all: row.all,
-            channels: rules_of(row.channels),
-            categories: row.categories.into_iter().map(category).collect::<Option<_>>()?,
-        },
+        preferences: preferences_of(row.all, row.channels, row.categories)?,
         updated_at: time(row.updated_at)?,
     })
+}
+
+/// The preferences of a copy: what else is there is passed over.
+pub(super) fn preferences(_: &UserKey, copy: &[u8]) -> Option<Preferences> {
+    let row: Row<'_> = postcard::from_bytes(copy).ok()?;
+    preferences_of(row.all, row.channels, row.categories)
+}
+
+fn preferences_of(all: Option<bool>, channels: Rules<'_>, categories: Categories<'_>) -> Option<Preferences> {
+    let category = |(key, all, channels)| {
+        Some((CategoryKey::parse(key).ok()?, CategoryRule { all, channels: rules_of(channels) }))
+    };
+    let categories = categories.into_iter().map(category).collect::<Option<_>>()?;
+    Some(Preferences { all, channels: rules_of(channels), categories })
 }
 
 impl<'a> ContactRow<'a> {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use ::redis::{Script, cmd};
 use bytes::Bytes;
-use domain::User;
 
 use super::{copy, record::Stored, redis::Redis};
 use crate::{StoreError, UserKey};
@@ -38,8 +37,12 @@ impl ReadModel {
         Self { redis, write: Script::new(WRITE) }
     }
 
-    /// What is there, in order: `None` where the record has to be asked.
-    pub(super) async fn read(&self, keys: &[UserKey]) -> Result<Vec<Option<Option<User>>>, StoreError> {
+    /// What `decode` reads out of the copies, in order: `None` where the record has to be asked.
+    pub(super) async fn read<T>(
+        &self,
+        keys: &[UserKey],
+        decode: fn(&UserKey, &[u8]) -> Option<T>,
+    ) -> Result<Vec<Option<Option<T>>>, StoreError> {
         let mut mget = cmd("MGET");
         for key in keys {
             mget.arg(self.name(key));
@@ -48,7 +51,7 @@ impl ReadModel {
         if values.len() != keys.len() {
             return Err(StoreError::unavailable("redis", "a value for every user is missing"));
         }
-        Ok(keys.iter().zip(values).map(|(key, value)| parse(key, &value?)).collect())
+        Ok(keys.iter().zip(values).map(|(key, value)| parse(key, &value?, decode)).collect())
     }
 
     /// Keeps what a lookup found in the record.
@@ -107,10 +110,10 @@ fn value(stored: &Stored) -> Result<Vec<u8>, StoreError> {
 }
 
 /// `None` for what cannot be read: the record decides then.
-fn parse(key: &UserKey, value: &[u8]) -> Option<Option<User>> {
+fn parse<T>(key: &UserKey, value: &[u8], decode: fn(&UserKey, &[u8]) -> Option<T>) -> Option<Option<T>> {
     match value.get(16..)?.split_first()? {
         (b'~', []) => Some(None),
-        (b'|', copy) => copy::decode(key, copy).map(Some),
+        (b'|', copy) => decode(key, copy).map(Some),
         _ => None,
     }
 }

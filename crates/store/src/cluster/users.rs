@@ -24,7 +24,7 @@ use async_trait::async_trait;
 use domain::{Address, Channel, Device, DeviceId, Preferences, TenantId, Timestamp, User};
 use tokio::sync::OnceCell;
 
-use super::{ClusterSettings, cassandra::Cassandra, read_model::ReadModel, record::Record, redis::Redis};
+use super::{ClusterSettings, cassandra::Cassandra, copy, read_model::ReadModel, record::Record, redis::Redis};
 use crate::{Change, HistoryEntry, StoreError, UserKey, Users, roster::Roster};
 
 /// Users in Cassandra and Redis.
@@ -60,6 +60,28 @@ impl ClusterUsers {
     /// one that got no further than the record.
     async fn publish(&self, key: &UserKey) -> Result<(), StoreError> {
         self.read_model.replace(key, &self.record().await?.read(key).await?).await
+    }
+
+    /// What is asked for of many users: of their copies, and where there is none of the record, which fills it.
+    async fn look_up<T>(
+        &self,
+        keys: &[UserKey],
+        of_copy: fn(&UserKey, &[u8]) -> Option<T>,
+        of_record: fn(User) -> T,
+    ) -> Result<Vec<Option<T>>, StoreError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let copies = self.read_model.read(keys, of_copy).await?;
+        let missing: Vec<_> = keys.iter().zip(&copies).filter(|(_, copy)| copy.is_none()).map(|(key, _)| key).collect();
+        let found = self.record().await?.read_many(&missing).await?;
+        let fill: Vec<_> = missing.into_iter().zip(&found).collect();
+        if let Err(e) = self.read_model.fill(&fill).await {
+            tracing::warn!(error = %e, "users were read from the record, which the read model could not keep");
+        }
+        let mut found = found.into_iter();
+        let mut next = || found.next().and_then(|stored| stored.user).map(of_record);
+        Ok(copies.into_iter().map(|copy| copy.unwrap_or_else(&mut next)).collect())
     }
 
     /// Takes a device from everyone but who registered it last.
@@ -182,18 +204,11 @@ impl Users for ClusterUsers {
     }
 
     async fn lookup(&self, keys: &[UserKey]) -> Result<Vec<Option<User>>, StoreError> {
-        if keys.is_empty() {
-            return Ok(Vec::new());
-        }
-        let copies = self.read_model.read(keys).await?;
-        let missing: Vec<_> = keys.iter().zip(&copies).filter(|(_, copy)| copy.is_none()).map(|(key, _)| key).collect();
-        let found = self.record().await?.read_many(&missing).await?;
-        let fill: Vec<_> = missing.into_iter().zip(&found).collect();
-        if let Err(e) = self.read_model.fill(&fill).await {
-            tracing::warn!(error = %e, "users were read from the record, which the read model could not keep");
-        }
-        let mut found = found.into_iter();
-        Ok(copies.into_iter().map(|copy| copy.unwrap_or_else(|| found.next().and_then(|s| s.user))).collect())
+        self.look_up(keys, copy::decode, |user| user).await
+    }
+
+    async fn preferences(&self, keys: &[UserKey]) -> Result<Vec<Option<Preferences>>, StoreError> {
+        self.look_up(keys, copy::preferences, |user| user.preferences).await
     }
 
     async fn history(&self, key: &UserKey, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {

@@ -144,6 +144,11 @@ impl Users for EmbeddedUsers {
         self.file.read(move |db| keys.iter().map(|key| get(db, key)).collect()).await
     }
 
+    async fn preferences(&self, keys: &[UserKey]) -> Result<Vec<Option<Preferences>>, StoreError> {
+        let keys = keys.to_vec();
+        self.file.read(move |db| keys.iter().map(|key| preferences(db, key)).collect()).await
+    }
+
     async fn history(&self, key: &UserKey, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
         let key = key.clone();
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -272,6 +277,12 @@ fn get(db: &Connection, key: &UserKey) -> rusqlite::Result<Option<User>> {
                WHERE tenant = ?1 AND id = ?2 AND profile IS NOT NULL";
     let mut found = db.prepare_cached(sql)?;
     found.query_row([key.tenant.as_str(), key.user.as_str()], |row| user(key, row)).optional()
+}
+
+fn preferences(db: &Connection, key: &UserKey) -> rusqlite::Result<Option<Preferences>> {
+    let sql = "SELECT preferences FROM user WHERE tenant = ?1 AND id = ?2 AND profile IS NOT NULL";
+    let read = |row: &Row<'_>| parsed(codec::decode_preferences(row.get_ref(0)?.as_str()?));
+    db.prepare_cached(sql)?.query_row([key.tenant.as_str(), key.user.as_str()], read).optional()
 }
 
 fn user(key: &UserKey, row: &Row<'_>) -> rusqlite::Result<User> {

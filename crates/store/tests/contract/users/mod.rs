@@ -48,11 +48,13 @@ fn preferences(json: &str) -> Preferences {
     serde_json::from_str(json).expect("preferences")
 }
 
-/// The user, by `get` and by `lookup`.
+/// The user, by `get`, by `lookup` and by `preferences`.
 async fn look(users: &dyn Users, key: &UserKey) -> Option<User> {
     let read = users.get(key).await.expect("get");
     let found = users.lookup(std::slice::from_ref(key)).await.expect("lookup");
     assert_eq!(found, std::slice::from_ref(&read), "the same by lookup");
+    let wanted = users.preferences(std::slice::from_ref(key)).await.expect("preferences");
+    assert_eq!(wanted, [read.as_ref().map(|user| user.preferences.clone())], "and so are their preferences");
     read
 }
 
@@ -208,6 +210,12 @@ pub async fn lookup_answers_every_key_in_order(users: &dyn Users) {
         asked.iter().map(|i| there(*i).then(|| (format!("user-{i}"), Some(i.to_string())))).collect();
     assert_eq!(found, expected);
     assert_eq!(users.lookup(&[]).await.expect("lookup"), []);
+    let known = users.preferences(&wanted).await.expect("preferences");
+    assert_eq!(
+        known.iter().map(Option::is_some).collect::<Vec<_>>(),
+        asked.iter().map(|i| there(*i)).collect::<Vec<_>>()
+    );
+    assert_eq!(users.preferences(&[]).await.expect("preferences"), []);
 }
 
 pub async fn lookup_sees_every_write_that_was_answered(users: &dyn Users) {
