@@ -100,27 +100,27 @@ impl Delivery {
     }
 
     /// What the world may know of it now: no content, no address.
-    pub fn status(&self) -> DeliveryStatus {
+    pub fn into_status(self) -> DeliveryStatus {
         let last = self.history.last();
         DeliveryStatus {
             id: self.id,
             notification: self.notification,
-            tenant: self.tenant.clone(),
             user: self.recipient.user().cloned(),
             recipient_key: self.recipient.key(),
             channel: self.channel,
             address: self.address().map(|a| a.masked(self.channel)),
-            category: self.category.clone(),
             priority: self.priority,
             state: self.state(),
             reason: last.and_then(|s| s.reason),
             template: self.template.as_ref().map(ToString::to_string),
-            provider: self.provider.clone(),
             leads: self.leads,
             accepted_at: self.accepted_at,
             updated_at: last.map_or(self.accepted_at, |s| s.at),
-            metadata: self.metadata.clone(),
-            history: self.history.clone(),
+            tenant: self.tenant,
+            category: self.category,
+            provider: self.provider,
+            metadata: self.metadata,
+            history: self.history,
         }
     }
 }

@@ -112,9 +112,9 @@ pub fn account(value: Value) -> anyhow::Result<Account> {
 }
 
 /// What is told of a delivery that was sent.
-pub fn ended(delivery: &mut Delivery) -> DeliveryStatus {
+pub fn ended(mut delivery: Delivery) -> DeliveryStatus {
     delivery.provider = Some("apns".to_owned());
     let attempt = Attempt::new(1, &Outcome::Sent, "HTTP 200", 2);
     delivery.history.attempted(Timestamp::now(), State::Sent, None, attempt);
-    delivery.status()
+    delivery.into_status()
 }

@@ -90,7 +90,7 @@ fn every_record_comes_back_whole() {
         d.history.reached(n.accepted_at, State::Failed, Some(Reason::RetriesExhausted));
         assert_eq!(back::<_, proto::Delivery>(&d), d);
 
-        let status = Status::Delivery(d.status());
+        let status = Status::Delivery(d.clone().into_status());
         assert_eq!(back::<_, proto::StatusEvent>(&status), status);
         assert!(!String::from_utf8_lossy(&status.encode()).contains("a.example/hook"), "status events hold no address");
     }

@@ -135,7 +135,7 @@ impl Sender {
         }
         let Item { delivery, work } = *item;
         let (state, reason) = (delivery.state(), delivery.history.last().and_then(|s| s.reason));
-        let event = Status::Delivery(delivery.status()).encode();
+        let event = Status::Delivery(delivery.into_status()).encode();
         self.end(Ended { delivery: id, event, fresh: Some(Fresh { state, reason, sending }), work });
     }
 

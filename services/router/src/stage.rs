@@ -189,7 +189,7 @@ impl Router {
             if delivery.state() == State::Queued {
                 publish(self.topics.deliveries(delivery.channel, n.priority.lane()), delivery.encode());
             }
-            publish(self.topics.status(), Status::Delivery(delivery.status()).encode());
+            publish(self.topics.status(), Status::Delivery(delivery.into_status()).encode());
         }
         Ok(())
     }

@@ -95,7 +95,7 @@ fn parts(bench: &Bench, cluster: &Cluster, sink: &Ready, topic: &str, count: u64
     let (effort, engines) = (bench.effort, &cluster.engines);
     let status = bus::Topics::new(&cluster.prefix).status();
     let event = |person: usize| {
-        let ended = Status::Delivery(fixture::ended(&mut delivery(person as u64)?)).encode();
+        let ended = Status::Delivery(fixture::ended(delivery(person as u64)?)).encode();
         Ok(kafka::Made::new(&status, person, ended))
     };
     let events = (0..kafka::DIFFERENT).map(event).collect::<anyhow::Result<Vec<_>>>()?;
@@ -129,10 +129,10 @@ async fn obvious(bench: &Bench, cluster: &Cluster, sink: &Ready, topic: &str) ->
     tasks.spawn(async move {
         while let Some(n) = counted.next() {
             let message = consumer.recv().await?;
-            let mut delivery = Delivery::decode(message.payload().context("no value")?)?;
+            let delivery = Delivery::decode(message.payload().context("no value")?)?;
             std::hint::black_box(users.user(usize::try_from(n)?).await?);
             apns.send(&requests, n).await?;
-            let ended = Status::Delivery(fixture::ended(&mut delivery)).encode();
+            let ended = Status::Delivery(fixture::ended(delivery)).encode();
             let record = FutureRecord::to(&status).key(message.key().unwrap_or_default()).payload(ended.as_ref());
             let record = record.headers(kafka::headers(&wire::TraceContext::start().to_string()));
             producer.send(record, Duration::from_secs(10)).await.map_err(|(error, _)| error)?;

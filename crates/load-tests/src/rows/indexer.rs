@@ -49,8 +49,8 @@ pub(super) fn run(bench: &Bench) -> anyhow::Result<Outcomes> {
 fn document(n: u64) -> anyhow::Result<Status> {
     let person = n % 2000;
     let recipient = Recipient::User(fixture::user(person)?);
-    let mut delivery = fixture::delivery(recipient, Channel::Apns, fixture::token(person)?)?;
-    Ok(Status::Delivery(fixture::ended(&mut delivery)))
+    let delivery = fixture::delivery(recipient, Channel::Apns, fixture::token(person)?)?;
+    Ok(Status::Delivery(fixture::ended(delivery)))
 }
 
 async fn ours(cluster: &Cluster, count: u64) -> anyhow::Result<Sample> {

@@ -84,7 +84,7 @@ fn parts(bench: &Bench, cluster: &Cluster, topic: &str, count: u64) -> anyhow::R
         let delivery = fixture::delivery(Recipient::User(fixture::user(n)?), Channel::Apns, fixture::token(n)?)?;
         debug_assert_eq!(delivery.state(), State::Queued);
         written.push(kafka::Made::new(&deliveries, person, delivery.encode()));
-        written.push(kafka::Made::new(&status, person, Status::Delivery(delivery.status()).encode()));
+        written.push(kafka::Made::new(&status, person, Status::Delivery(delivery.into_status()).encode()));
     }
     let parts = [
         kafka::consume(&engines.kafka, topic, count, effort)?,

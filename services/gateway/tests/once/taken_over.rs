@@ -52,7 +52,7 @@ impl Provider for Slow {
                 until_one_waits(&health).await;
             }
             end.history.reached(Timestamp::now(), State::Failed, Some(Reason::ProviderRejected));
-            let end = (end.id, Settled(Status::Delivery(end.status()).encode()));
+            let end = (end.id, Settled(Status::Delivery(end.into_status()).encode()));
             assert_eq!(ledger.settle(2, &[end]).await.expect("settled"), [None], "it is the other one's");
         };
         if first {
@@ -181,7 +181,7 @@ async fn a_claim_that_is_opened_again_without_an_answer_keeps_its_attempts() {
     end.history.attempted(at, State::Unknown, None, Attempt::new(1, &Outcome::Unknown, "no answer", 0));
     let claim = ClaimRequest { delivery: delivery.id, owner: 2, at };
     assert_eq!(kit.stores.ledger.claim(&[claim]).await.expect("answered"), [Claim::Granted]);
-    let end = (delivery.id, Settled(Status::Delivery(end.status()).encode()));
+    let end = (delivery.id, Settled(Status::Delivery(end.into_status()).encode()));
     assert_eq!(kit.stores.ledger.settle(2, &[end]).await.expect("settled"), [None]);
     // an operator drives it on, too late
     delivery.history.reached(Timestamp::now(), State::Queued, Some(Reason::Redriven));
@@ -229,7 +229,7 @@ async fn a_claim_that_was_given_back_meanwhile_is_another_s() {
     let (delivery, us, ledger, health) = (delivery(), kit.owner, kit.stores.ledger.clone(), kit.health.clone());
     let mut end = delivery.clone();
     end.history.reached(Timestamp::now(), State::Failed, Some(Reason::ProviderRejected));
-    let (id, end) = (end.id, Settled(Status::Delivery(end.status()).encode()));
+    let (id, end) = (end.id, Settled(Status::Delivery(end.into_status()).encode()));
     // granted unheard, then found as ours; an earlier assignment gives it back, and another gateway takes it
     let mut mute = Mute::new(ledger.clone(), "claim", vec![0, 2]);
     mute.meanwhile = Box::new(move || {

@@ -128,7 +128,7 @@ async fn an_operator_sees_what_was_given_up_and_how_it_stands_now() {
     let index = async |delivery: &Delivery| {
         api.stores
             .deliveries
-            .index(&[Status::Delivery(delivery.status())])
+            .index(&[Status::Delivery(delivery.clone().into_status())])
             .await
             .expect("indexed")
             .remove(0)
@@ -218,7 +218,7 @@ async fn what_is_redriven_lies_again_where_it_lay() {
         ours.history.reached(Timestamp::now(), state, reason);
         api.stores
             .deliveries
-            .index(&[Status::Delivery(ours.status())])
+            .index(&[Status::Delivery(ours.clone().into_status())])
             .await
             .expect("indexed")
             .remove(0)
@@ -284,7 +284,7 @@ async fn what_nobody_decided_over_is_missing() {
             metadata: [].into(),
         })
     };
-    for document in [request(3), Status::Delivery(ours.status())] {
+    for document in [request(3), Status::Delivery(ours.clone().into_status())] {
         api.stores.deliveries.index(&[document]).await.expect("indexed").remove(0).expect("taken");
     }
     let balance = api.get("/v1/conservation", ACME).await.ok(200);

@@ -9,6 +9,7 @@ use hyper::{
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use super::token::Token;
 
@@ -177,19 +178,20 @@ impl Message {
         if !(1..=200).contains(&token.len()) || !token.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err("the device token is not hexadecimal".to_owned());
         }
-        let path = PathAndQuery::from_maybe_shared(Bytes::from(format!("/3/device/{token}")));
+        let path = PathAndQuery::from_maybe_shared(Bytes::from(["/3/device/", token].concat()));
         let path = path.map_err(|_| "the device token makes no path".to_owned())?;
         let suffix = if app.ends_with(push_type.suffix) { "" } else { push_type.suffix };
-        let topic = HeaderValue::try_from(format!("{app}{suffix}"));
-        let id = d.id.to_string();
+        let topic = HeaderValue::try_from([app, suffix].concat());
+        let mut buffer = Uuid::encode_buffer();
+        let id = &*d.id.0.hyphenated().encode_lower(&mut buffer);
         let mut headers = HeaderMap::with_capacity(8);
         headers.insert(TOPIC, topic.map_err(|_| "the app is no topic".to_owned())?);
         headers.insert(PUSH_TYPE, HeaderValue::from_static(push_type.name));
         headers.insert(PRIORITY, HeaderValue::from_static(priority(push_type, d.priority.lane())));
         // a resend shows once: it replaces what it repeats
         let key = d.collapse_key.as_deref().filter(|key| (1..=64).contains(&key.len()));
-        headers.insert(COLLAPSE, unindexed(key.unwrap_or(&id)).or_else(|_| unindexed(&id))?);
-        headers.insert(ID, unindexed(&id)?);
+        headers.insert(COLLAPSE, unindexed(key.unwrap_or(id)).or_else(|_| unindexed(id))?);
+        headers.insert(ID, unindexed(id)?);
         if push_type == PUSH_TO_TALK {
             headers.insert(EXPIRATION, HeaderValue::from_static("0"));
         } else if let Some(at) = d.expires_at {

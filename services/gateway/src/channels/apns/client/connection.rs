@@ -12,10 +12,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::FutureExt as _;
+use futures::{
+    FutureExt as _,
+    future::{Either, ready},
+};
 use h2::{
     Ping, PingPong, Reason, RecvStream,
-    client::{self, SendRequest},
+    client::{self, ResponseFuture, SendRequest},
 };
 use hyper::{Request, StatusCode, Uri};
 use tokio::{
@@ -99,13 +102,34 @@ impl Connection {
         !self.is_trusted() && !self.health.trusted.swap(true, Relaxed)
     }
 
-    /// One request and its answer, until `deadline`.
-    pub(super) async fn exchange(&self, request: Request<()>, body: Bytes, deadline: Instant) -> Result<Answer, Lost> {
+    /// Sends a request, and waits for its answer until `deadline`. What waits does not hold the request: thousands do.
+    pub(super) fn exchange(
+        &self,
+        request: Request<()>,
+        body: Bytes,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Answer, Lost>> {
+        match self.send(request, body) {
+            Ok((requests, response)) => Either::Left(self.answer(requests, response, deadline)),
+            Err(lost) => Either::Right(ready(Err(lost))),
+        }
+    }
+
+    fn send(&self, request: Request<()>, body: Bytes) -> Result<(SendRequest<Bytes>, ResponseFuture), Lost> {
         const GOING: Lost = Lost::Unprocessed { what: "the connection was closing", retire: true };
         let mut requests = self.requests.clone();
         let (response, mut stream) = requests.send_request(request, false).map_err(|_| GOING)?;
         // without its body a request is none
         stream.send_data(body, true).map_err(|_| GOING)?;
+        Ok((requests, response))
+    }
+
+    async fn answer(
+        &self,
+        mut requests: SendRequest<Bytes>,
+        response: ResponseFuture,
+        deadline: Instant,
+    ) -> Result<Answer, Lost> {
         let Ok(response) = timeout_at(deadline, response).await else {
             // a stream for which the server has no room waits unopened in our own queue
             let opened = poll_fn(|cx| requests.poll_ready(cx)).now_or_never().is_some();

@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use hyper::{Request, http::uri::Authority};
 use tokio::{
     sync::Notify,
@@ -215,15 +216,18 @@ impl Slot {
         self.connection.id
     }
 
-    /// One request and its answer, until `deadline`.
-    pub(super) async fn exchange(&self, request: Request<()>, body: Bytes, deadline: Instant) -> Result<Answer, Lost> {
-        let result = self.connection.exchange(request, body, deadline).await;
-        match &result {
+    /// Sends a request, and waits for its answer until `deadline`.
+    pub(super) fn exchange(
+        &self,
+        request: Request<()>,
+        body: Bytes,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Answer, Lost>> {
+        self.connection.exchange(request, body, deadline).inspect(|result| match result {
             Ok(answer) if answer.shows_trust() && self.connection.trust() => self.pool.state().failures = 0,
             Err(Lost::Unprocessed { retire: true, .. }) => self.retire(),
             _ => {}
-        }
-        result
+        })
     }
 
     /// Gives the connection to no further request.
