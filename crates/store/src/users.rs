@@ -123,7 +123,7 @@ impl dyn Users {
         self.each(recipients, |users, keys| users.lookup(keys)).await
     }
 
-    /// [`Self::look_up_each`], for their preferences alone.
+    /// The same for their preferences alone.
     pub async fn preferences_of_each(
         &self,
         recipients: impl Iterator<Item = Option<UserKey>>,
