@@ -93,7 +93,7 @@ fn on_channel(n: &Notification, user: Option<&User>, policy: Policy, now: Timest
     targets.into_iter().map(|(target, locale)| Planned::Send { channel, target, locale: locale.cloned() }).collect()
 }
 
-/// What the gateway asks again, right before it sends: may this still go out? A user who has no preferences is not known.
+/// What the gateway asks again, right before it sends: may this still go out? `preferences` are `None` for a user whom nobody knows.
 pub fn may_still_send(
     delivery: &crate::Delivery,
     preferences: Option<&Preferences>,

@@ -141,7 +141,7 @@ impl Connection {
             return Err(Lost::Unknown("no answer in time"));
         };
         let (head, text) = response.map_err(|e| lost(&e))?.into_parts();
-        // what is rare is kept apart here and below: each of thousands in flight would have room for it
+        // what is rare is kept apart: each of thousands in flight would have room for it
         let text = if head.status == StatusCode::OK { Vec::new() } else { Box::pin(read(text, deadline)).await };
         Ok(Answer::read(head.status, &text))
     }

@@ -165,6 +165,7 @@ impl Client {
         loop {
             let slot = match slot.take() {
                 Some(slot) => slot,
+                // kept apart: it is rare
                 None => match Box::pin(pool.slot(avoid, until)).await {
                     Ok(slot) => slot,
                     Err(error) => return Reply::NoPlace(error),
