@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, io::Write as _};
 
-use prost::encoding::{WireType, encode_key, encode_varint};
+use prost::encoding::{WireType, encode_varint};
 use uuid::Uuid;
 
 /// Bytes of most records.
@@ -31,8 +31,8 @@ impl Message<'_> {
     pub(crate) fn uint(&mut self, tag: u32, value: impl Into<u64>) {
         let value = value.into();
         if value != 0 {
-            encode_key(tag, WireType::Varint, self.0);
-            encode_varint(value, self.0);
+            key(self.0, tag, WireType::Varint);
+            varint(self.0, value);
         }
     }
 
@@ -43,8 +43,8 @@ impl Message<'_> {
 
     pub(crate) fn text(&mut self, tag: u32, text: &str) {
         if !text.is_empty() {
-            encode_key(tag, WireType::LengthDelimited, self.0);
-            encode_varint(text.len() as u64, self.0);
+            key(self.0, tag, WireType::LengthDelimited);
+            varint(self.0, text.len() as u64);
             self.0.extend_from_slice(text.as_bytes());
         }
     }
@@ -85,7 +85,7 @@ impl Message<'_> {
 
     /// The length goes before what is written, and is not known yet: a byte is left for it, which mostly suffices.
     fn delimited(&mut self, tag: u32, write: impl FnOnce(&mut Vec<u8>)) {
-        encode_key(tag, WireType::LengthDelimited, self.0);
+        key(self.0, tag, WireType::LengthDelimited);
         let at = self.0.len();
         self.0.push(0);
         write(self.0);
@@ -98,5 +98,18 @@ impl Message<'_> {
                 self.0.splice(at..=at, prefix);
             }
         }
+    }
+}
+
+fn key(to: &mut Vec<u8>, tag: u32, kind: WireType) {
+    varint(to, u64::from(tag << 3 | kind as u32));
+}
+
+/// Most lengths, tags and numbers take one byte.
+#[inline]
+fn varint(to: &mut Vec<u8>, value: u64) {
+    match u8::try_from(value) {
+        Ok(short) if short < 0x80 => to.push(short),
+        _ => encode_varint(value, to),
     }
 }

@@ -39,13 +39,23 @@ impl Tracker {
 
     /// A record is finished.
     pub(super) fn finish(&mut self, offset: i64) {
-        if let Ok(i) = self.window.binary_search_by_key(&offset, |taken| taken.offset) {
-            self.window[i].finished = true;
+        if let Some(taken) = self.find(offset) {
+            taken.finished = true;
         }
         while let Some(Taken { offset, finished: true, .. }) = self.window.front() {
             self.commit = Some(offset + 1);
             self.window.pop_front();
         }
+    }
+
+    fn find(&mut self, offset: i64) -> Option<&mut Taken> {
+        // where nothing was compacted or left out, offsets follow one another
+        let ahead = usize::try_from(offset - self.window.front()?.offset).ok()?;
+        let at = match self.window.get(ahead) {
+            Some(taken) if taken.offset == offset => ahead,
+            _ => self.window.binary_search_by_key(&offset, |taken| taken.offset).ok()?,
+        };
+        self.window.get_mut(at)
     }
 
     /// The offset to commit, if it has moved since the last commit that succeeded.
