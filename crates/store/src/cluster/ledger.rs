@@ -6,9 +6,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ::redis::{Cmd, Pipeline, Script, cmd};
+use ::redis::{Cmd, ErrorKind, Pipeline, Script, ServerErrorKind, cmd};
 use async_trait::async_trait;
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use domain::{Address, Channel, DeliveryId, NotificationId, TenantId, Timestamp};
 use uuid::Uuid;
 
@@ -34,7 +35,7 @@ local standing = {}
 for i, key in ipairs(KEYS) do
   local value = redis.call('GET', key)
   if not value or string.sub(value, 1, #ARGV[2]) == ARGV[2] then
-    redis.call('SET', key, ARGV[i + 2], 'PX', ARGV[1])
+    redis.call('SET', key, 's:' .. ARGV[i + 2], 'PX', ARGV[1])
     value = ''
   end
   standing[i] = value
@@ -102,6 +103,20 @@ impl RedisLedger {
         set
     }
 
+    /// The script's call, put together at once: an invocation would keep each of the long arguments apart first.
+    fn settling(&self, owner: u128, ends: &[(DeliveryId, Settled)]) -> Cmd {
+        let mut call = cmd("EVALSHA");
+        call.arg(self.settle.get_hash()).arg(ends.len());
+        for (delivery, _) in ends {
+            call.arg(self.key(*delivery));
+        }
+        call.arg(self.window_ms).arg(open_by(owner));
+        for (_, Settled(event)) in ends {
+            call.arg(&event[..]);
+        }
+        call
+    }
+
     /// Holds a hash instead of the address: keys show up in tools and logs.
     fn gone_key(&self, tenant: &TenantId, channel: Channel, address: &Address) -> String {
         [&self.redis.prefix, "gone:", tenant.as_str(), ":", &codec::address_key(channel, address)].concat()
@@ -164,12 +179,19 @@ impl Ledger for RedisLedger {
     async fn settle(&self, owner: u128, ends: &[(DeliveryId, Settled)]) -> Result<Vec<Option<Claim>>, StoreError> {
         let mut standing = Vec::with_capacity(ends.len());
         for ends in ends.chunks(AT_ONCE) {
-            let mut call = self.settle.arg(self.window_ms);
-            call.arg(open_by(owner));
-            for (delivery, end) in ends {
-                call.key(self.key(*delivery)).arg(self::end(end));
-            }
-            let found: Vec<Bytes> = self.redis.run(|mut c| async move { call.invoke_async(&mut c).await }).await?;
+            let call = self.settling(owner, ends);
+            let found: Vec<Bytes> = self
+                .redis
+                .run(|mut c| async move {
+                    match call.query_async(&mut c).await {
+                        Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                            self.settle.prepare_invoke().load_async(&mut c).await?;
+                            call.query_async(&mut c).await
+                        }
+                        answer => answer,
+                    }
+                })
+                .await?;
             if found.len() != ends.len() {
                 return Err(StoreError::unavailable("redis", "an answer for every end is missing"));
             }
@@ -222,11 +244,11 @@ impl Ledger for RedisLedger {
 
 /// How every open claim of an owner begins.
 fn open_by(owner: u128) -> String {
-    format!("c:{owner:032x}:")
+    ["c:", &HEXLOWER.encode(&owner.to_be_bytes()), ":"].concat()
 }
 
 fn open(request: &ClaimRequest) -> String {
-    format!("{}{}", open_by(request.owner), request.at.as_microsecond())
+    [open_by(request.owner), request.at.as_microsecond().to_string()].concat()
 }
 
 /// A claim that has ended.

@@ -41,6 +41,20 @@ async fn a_claim_expires_with_its_window() {
     }
 }
 
+/// A restart or a failover takes the scripts along; those that lack one say so.
+#[tokio::test]
+async fn ends_are_recorded_by_a_redis_that_has_forgotten_how() {
+    let Some(settings) = ready().await else { return };
+    let stores = cluster::connect(&settings).await.expect("connect");
+    let mut redis = redis(&settings).await;
+    let deliveries = [DeliveryId(Uuid::new_v4()), DeliveryId(Uuid::new_v4())];
+    let ends = deliveries.map(|delivery| (delivery, Settled(Bytes::from_static(b"\xff\0 sent"))));
+    for standing in [[None, None], ends.clone().map(|(_, end)| Some(Claim::Settled(end)))] {
+        let _: () = redis::cmd("SCRIPT").arg("FLUSH").query_async(&mut redis).await.expect("SCRIPT FLUSH");
+        assert_eq!(stores.ledger.settle(1, &ends).await.expect("settle"), standing);
+    }
+}
+
 /// Row 34: what lies at our keys and is not ours is never a yes.
 #[tokio::test]
 async fn what_is_of_another_type_in_redis_is_no_yes() {

@@ -165,7 +165,12 @@ fn to_json(value: &impl Serialize) -> Result<Vec<u8>, String> {
 /// A delivery, ready to be sent any number of times.
 pub(super) struct Message {
     path: PathAndQuery,
-    headers: HeaderMap,
+    topic: HeaderValue,
+    push_type: &'static str,
+    priority: &'static str,
+    collapse: HeaderValue,
+    id: HeaderValue,
+    expiration: Option<HeaderValue>,
     /// The JSON.
     pub(super) body: Bytes,
 }
@@ -179,25 +184,27 @@ impl Message {
             return Err("the device token is not hexadecimal".to_owned());
         }
         let path = PathAndQuery::from_maybe_shared(Bytes::from(["/3/device/", token].concat()));
-        let path = path.map_err(|_| "the device token makes no path".to_owned())?;
         let suffix = if app.ends_with(push_type.suffix) { "" } else { push_type.suffix };
         let topic = HeaderValue::try_from([app, suffix].concat());
         let mut buffer = Uuid::encode_buffer();
-        let id = &*d.id.0.hyphenated().encode_lower(&mut buffer);
-        let mut headers = HeaderMap::with_capacity(8);
-        headers.insert(TOPIC, topic.map_err(|_| "the app is no topic".to_owned())?);
-        headers.insert(PUSH_TYPE, HeaderValue::from_static(push_type.name));
-        headers.insert(PRIORITY, HeaderValue::from_static(priority(push_type, d.priority.lane())));
+        let id = unindexed(d.id.0.hyphenated().encode_lower(&mut buffer))?;
         // a resend shows once: it replaces what it repeats
         let key = d.collapse_key.as_deref().filter(|key| (1..=64).contains(&key.len()));
-        headers.insert(COLLAPSE, unindexed(key.unwrap_or(id)).or_else(|_| unindexed(id))?);
-        headers.insert(ID, unindexed(id)?);
-        if push_type == PUSH_TO_TALK {
-            headers.insert(EXPIRATION, HeaderValue::from_static("0"));
-        } else if let Some(at) = d.expires_at {
-            headers.insert(EXPIRATION, unindexed(&at.as_second().max(0).to_string())?);
-        }
-        Ok(Self { path, headers, body })
+        let expiration = match d.expires_at {
+            _ if push_type == PUSH_TO_TALK => Some(HeaderValue::from_static("0")),
+            Some(at) => Some(unindexed(&at.as_second().max(0).to_string())?),
+            None => None,
+        };
+        Ok(Self {
+            path: path.map_err(|_| "the device token makes no path".to_owned())?,
+            topic: topic.map_err(|_| "the app is no topic".to_owned())?,
+            push_type: push_type.name,
+            priority: priority(push_type, d.priority.lane()),
+            collapse: key.and_then(|key| unindexed(key).ok()).unwrap_or_else(|| id.clone()),
+            id,
+            expiration,
+            body,
+        })
     }
 
     /// The request of one try.
@@ -210,11 +217,24 @@ impl Message {
         *request.method_mut() = Method::POST;
         *request.version_mut() = Version::HTTP_2;
         *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
-        *request.headers_mut() = self.headers.clone();
-        if let Some(token) = token {
-            request.headers_mut().insert(AUTHORIZATION, token.header.clone());
-        }
+        *request.headers_mut() = self.headers(token);
         request
+    }
+
+    fn headers(&self, token: Option<&Token>) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(7);
+        headers.insert(TOPIC, self.topic.clone());
+        headers.insert(PUSH_TYPE, HeaderValue::from_static(self.push_type));
+        headers.insert(PRIORITY, HeaderValue::from_static(self.priority));
+        headers.insert(COLLAPSE, self.collapse.clone());
+        headers.insert(ID, self.id.clone());
+        if let Some(expiration) = &self.expiration {
+            headers.insert(EXPIRATION, expiration.clone());
+        }
+        if let Some(token) = token {
+            headers.insert(AUTHORIZATION, token.header.clone());
+        }
+        headers
     }
 }
 
@@ -385,7 +405,7 @@ mod tests {
     }
 
     fn headers(d: &Delivery, app: &str) -> HeaderMap {
-        Message::new(d, "c0ffee", app).expect("a push").headers
+        Message::new(d, "c0ffee", app).expect("a push").headers(None)
     }
 
     #[test]
