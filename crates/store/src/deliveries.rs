@@ -51,8 +51,8 @@ pub struct DeliveryQuery {
     pub provider: Option<String>,
     /// Made from this template: any version of `order-shipped`, or `order-shipped@3`.
     pub template: Option<String>,
-    /// All of these words, in any order and case, each whole: in values of metadata, answers of providers, ids, user, template
-    /// or category. A text without a letter or digit is found nowhere.
+    /// All of these words, in any order and case, each whole: in values of metadata, answers of providers that say more than
+    /// `HTTP 200`, ids, user, template or category. A text without a letter or digit is found nowhere.
     pub q: Option<String>,
     /// Accepted at or after.
     pub since: Option<Timestamp>,

@@ -16,11 +16,18 @@ pub(crate) fn of(delivery: &DeliveryStatus) -> BTreeSet<String> {
     let d = delivery;
     let named = [d.user.as_ref().map(|u| u.as_str()), d.template.as_deref(), d.category.as_ref().map(|c| c.as_str())];
     let answers = d.history.0.iter().filter_map(|step| step.attempt.as_ref()).map(|a| a.answer.as_str());
+    let answers = answers.filter(|answer| !only_says_taken(answer));
     // of all words the rarest, and of no use in parts: each is one
     let ids = [d.id.0, d.notification.0].map(|id| id.simple().to_string());
     // the newest answers count most, should there be too many
     let texts = named.into_iter().flatten().chain(ids.iter().map(String::as_str)).chain(answers.rev());
     cut(texts.chain(d.metadata.values().map(String::as_str)))
+}
+
+/// Whether an answer is a status of success and no word more, as most are: it tells no delivery from another, and with it the
+/// words of each would be written once more when it ends.
+fn only_says_taken(answer: &str) -> bool {
+    answer.strip_prefix("HTTP 2").is_some_and(|rest| rest.len() == 2)
 }
 
 /// A word of a question.
@@ -76,6 +83,15 @@ mod tests {
         assert_eq!(words(&"Ab".repeat(100)), ["ab".repeat(32)], "a long word is cut, in questions too");
         let many: String = (0..600).map(|i| format!("w{i} ")).collect();
         assert_eq!(words(&many).len(), MOST);
+    }
+
+    #[test]
+    fn an_answer_is_found_unless_it_only_says_taken() {
+        for (answer, found) in
+            [("HTTP 200", false), ("HTTP 200: queued as 17", true), ("HTTP 410", true), ("250 Ok", true)]
+        {
+            assert_eq!(!only_says_taken(answer), found, "{answer}");
+        }
     }
 
     #[test]

@@ -77,8 +77,8 @@ pub(crate) struct Search {
     since: Option<Timestamp>,
     /// Accepted before.
     until: Option<Timestamp>,
-    /// All of these words, each whole, in any order and case: in values of metadata, answers of providers, ids, user, template
-    /// or category.
+    /// All of these words, each whole, in any order and case: in values of metadata, answers of providers that say more than
+    /// `HTTP 200`, ids, user, template or category.
     q: Option<String>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,
