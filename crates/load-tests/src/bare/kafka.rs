@@ -62,9 +62,9 @@ pub const DIFFERENT: usize = 2048;
 pub struct Made {
     /// Where it goes.
     pub topic: Arc<str>,
-    key: String,
-    value: Bytes,
-    trace: String,
+    pub(super) key: String,
+    pub(super) value: Bytes,
+    pub(super) trace: String,
 }
 
 impl Made {

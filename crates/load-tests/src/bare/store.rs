@@ -69,7 +69,7 @@ impl Store {
         let (counted, mut store) = (meter.clone(), self);
         tasks.spawn(async move {
             while let Some(n) = counted.next() {
-                store.burst(usize::try_from(n)?, claim).await?;
+                store.burst(usize::try_from(n)? * BURST, BURST, claim).await?;
                 counted.done(BURST as u64);
             }
             Ok(())
@@ -77,11 +77,12 @@ impl Store {
         meter.measure(effort, tasks).await
     }
 
-    async fn burst(&mut self, number: usize, claim: bool) -> anyhow::Result<()> {
-        let mut pipeline = Pipeline::with_capacity(BURST + 1);
-        let names: Vec<_> = (0..BURST).map(|i| self.name(number * BURST + i)).collect();
+    /// One call, for `count` people from the number `first` on.
+    pub(super) async fn burst(&mut self, first: usize, count: usize, claim: bool) -> anyhow::Result<()> {
+        let mut pipeline = Pipeline::with_capacity(count + 1);
+        let names: Vec<_> = (first..first + count).map(|number| self.name(number)).collect();
         pipeline.cmd("MGET").arg(names);
-        for _ in 0..if claim { BURST } else { 0 } {
+        for _ in 0..if claim { count } else { 0 } {
             let key = format!("{}claim:{}", self.prefix, uuid::Uuid::new_v4());
             let value = "c:0123456789abcdef0123456789abcdef:1795251600000000";
             pipeline.cmd("SET").arg(key).arg(value).arg("NX").arg("GET").arg("PX").arg(60_000);

@@ -20,6 +20,7 @@ use wire::Record as _;
 use super::{Outcomes, push};
 use crate::{
     bare::{
+        chain::Chain,
         http2::{Connection, Requests},
         kafka,
         store::Store,
@@ -41,12 +42,14 @@ pub(super) fn run(bench: &Bench) -> anyhow::Result<Outcomes> {
     // also for those who read before the gateway does
     fill(&cluster, count, fixture::BODY)?;
     one_worker()?.block_on(ours(&cluster, count, 1))?;
-    let sides = bench.compare("gateway", &["gateway", "raw parts", "the obvious consumer"], |side| match side {
+    let names = ["gateway", "raw parts", "the obvious consumer", "raw parts at the same time"];
+    let sides = bench.compare("gateway", &names, |side| match side {
         0 => {
             fill(&cluster, count, fixture::BODY)?;
             one_worker()?.block_on(ours(&cluster, count, 1))
         }
         1 => parts(bench, &cluster, &sink.ready, &deliveries, count),
+        3 => one_worker()?.block_on(chain(&cluster, &sink.ready, &deliveries, count)),
         _ => threads()?.block_on(obvious(bench, &cluster, &sink.ready, &deliveries)),
     })?;
     let unit = "notifications/CPU-s";
@@ -92,13 +95,7 @@ pub(super) async fn ours(cluster: &Cluster, count: u64, members: usize) -> anyho
 
 /// The CPU time of each part alone, added up.
 fn parts(bench: &Bench, cluster: &Cluster, sink: &Ready, topic: &str, count: u64) -> anyhow::Result<Sample> {
-    let (effort, engines) = (bench.effort, &cluster.engines);
-    let status = bus::Topics::new(&cluster.prefix).status();
-    let event = |person: usize| {
-        let ended = Status::Delivery(fixture::ended(delivery(person as u64)?)).encode();
-        Ok(kafka::Made::new(&status, person, ended))
-    };
-    let events = (0..kafka::DIFFERENT).map(event).collect::<anyhow::Result<Vec<_>>>()?;
+    let (effort, engines, events) = (bench.effort, &cluster.engines, events(cluster)?);
     let parts = [
         kafka::consume(&engines.kafka, topic, count, effort)?,
         one_thread()?
@@ -110,6 +107,29 @@ fn parts(bench: &Bench, cluster: &Cluster, sink: &Ready, topic: &str, count: u64
     eprintln!("    consume, ask, send, produce: {} µs", each.join(" + "));
     let cpu_us: f64 = parts.iter().map(|part| part.cpu_us).sum();
     Ok(Sample { value: 1e6 / cpu_us, cpu_us })
+}
+
+/// The same parts in one process, while each waits for the others: how far down one could come at all.
+async fn chain(cluster: &Cluster, sink: &Ready, topic: &str, count: u64) -> anyhow::Result<Sample> {
+    let deliveries = (0..kafka::DIFFERENT as u64).map(delivery).collect::<anyhow::Result<Vec<_>>>()?;
+    let chain = Chain {
+        from: (cluster.engines.kafka.clone(), topic.to_owned()),
+        store: Store::open(&cluster.engines.redis, &cluster.redis_prefix()).await?,
+        connection: Connection::open(sink).await?,
+        requests: Requests::of(&deliveries, sink)?,
+        events: events(cluster)?,
+    };
+    chain.run(count).await
+}
+
+/// Events of ends, made beforehand.
+fn events(cluster: &Cluster) -> anyhow::Result<Vec<kafka::Made>> {
+    let status = bus::Topics::new(&cluster.prefix).status();
+    let event = |person: usize| {
+        let ended = Status::Delivery(fixture::ended(delivery(person as u64)?)).encode();
+        Ok(kafka::Made::new(&status, person, ended))
+    };
+    (0..kafka::DIFFERENT).map(event).collect()
 }
 
 /// One message after the other, each step awaited.

@@ -1,0 +1,116 @@
+//! The raw parts of a gateway, in one process and at the same time: read, ask, send, write. It keeps no order, remembers nothing,
+//! tries nothing twice and knows beforehand what it says, but unlike the parts alone it has to share the caches of a core.
+
+use std::{
+    sync::{Arc, atomic::AtomicU64, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use rdkafka::{
+    Message as _, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer as _},
+    producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer},
+};
+use tokio::{sync::mpsc, task::JoinSet};
+
+use super::{
+    http2::{Connection, Requests},
+    kafka::{BURST, Made, headers, reader, writer},
+    store::Store,
+};
+use crate::{cluster::between, harness::Sample};
+
+/// Batches under way at a time: one is asked for while another is sent.
+const BATCHES: usize = 2;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// All that it works with.
+pub struct Chain {
+    /// Brokers, and a topic that holds what is read.
+    pub from: (String, String),
+    /// What is asked.
+    pub store: Store,
+    /// Where requests go.
+    pub connection: Connection,
+    /// What is sent.
+    pub requests: Requests,
+    /// What is written, on the same brokers.
+    pub events: Vec<Made>,
+}
+
+impl Chain {
+    /// Takes so many records; an operation is one of them.
+    pub async fn run(self, count: u64) -> anyhow::Result<Sample> {
+        let (brokers, topic) = self.from.clone();
+        let (read, mut batches) = mpsc::channel(BATCHES);
+        let reader = tokio::task::spawn_blocking(move || consume(&brokers, &topic, count, &read));
+        let producer: ThreadedProducer<DefaultProducerContext> = writer(&self.from.0).create()?;
+        let (done, parts) = (Arc::<AtomicU64>::default(), Arc::new((self, producer.clone())));
+        let counted = done.clone();
+        let work = async move {
+            let (mut open, mut number) = (JoinSet::new(), 0);
+            while let Some(batch) = batches.recv().await {
+                if open.len() >= BATCHES {
+                    open.join_next().await.context("no batch")???;
+                }
+                let (parts, counted, first) = (parts.clone(), counted.clone(), number);
+                number += batch.len();
+                open.spawn(async move { parts.0.batch(&parts.1, first, &batch, &counted).await });
+            }
+            while let Some(ended) = open.join_next().await {
+                ended??;
+            }
+            anyhow::Ok(())
+        };
+        let (measured, worked) = tokio::join!(between(&done, count / 5, count), work);
+        worked?;
+        reader.await??;
+        producer.flush(PATIENCE)?;
+        Ok(Sample::per_cpu_second(count - count / 5, measured?.0))
+    }
+
+    async fn batch(
+        &self,
+        producer: &ThreadedProducer<DefaultProducerContext>,
+        first: usize,
+        batch: &[Vec<u8>],
+        done: &AtomicU64,
+    ) -> anyhow::Result<()> {
+        self.store.clone().burst(first, batch.len(), true).await?;
+        let send = |n| async move { self.connection.clone().send(&self.requests, n as u64).await.map(|()| n) };
+        let mut sends: FuturesUnordered<_> = (first..first + batch.len()).map(send).collect();
+        while let Some(sent) = sends.next().await {
+            let made = &self.events[sent? % self.events.len()];
+            let record = BaseRecord::to(&made.topic).key(&made.key).payload(made.value.as_ref());
+            producer.send(record.headers(headers(&made.trace))).map_err(|(error, _)| error)?;
+            done.fetch_add(1, Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// Reads records from the beginning of a topic, as many at a time as there are.
+fn consume(brokers: &str, topic: &str, count: u64, batches: &mpsc::Sender<Vec<Vec<u8>>>) -> anyhow::Result<()> {
+    let consumer: BaseConsumer = reader(brokers, "load-tests.chain").create()?;
+    let found = consumer.fetch_metadata(Some(topic), PATIENCE)?;
+    let mut start = TopicPartitionList::new();
+    for partition in found.topics().first().context("no such topic")?.partitions() {
+        start.add_partition_offset(topic, partition.id(), Offset::Beginning)?;
+    }
+    consumer.assign(&start)?;
+    let (mut read, mut batch) = (0, Vec::with_capacity(BURST));
+    while read < count {
+        let wait = if batch.is_empty() { PATIENCE } else { Duration::ZERO };
+        if let Some(message) = consumer.poll(wait) {
+            batch.push(message?.payload().context("no value")?.to_vec());
+            read += 1;
+            if batch.len() < BURST && read < count {
+                continue;
+            }
+        }
+        batches.blocking_send(std::mem::replace(&mut batch, Vec::with_capacity(BURST)))?;
+    }
+    Ok(())
+}
