@@ -157,13 +157,34 @@ impl ProducerContext for Reports {
     fn delivery(&self, report: &DeliveryResult<'_>, ticket: Box<Ticket>) {
         let Ticket { batch, index, topic } = *ticket;
         let result = match report {
-            // a record that a retry found written already has no offset (-1001)
-            Ok(written) => {
-                let partition = Partition { topic, index: written.partition() };
-                Ok(Position { partition, offset: written.offset() })
-            }
+            Ok(written) => confirmed(Partition { topic, index: written.partition() }, written.offset()),
             Err((e, _)) => Err(of_publish(&topic, e)),
         };
         batch.settle(index, result);
+    }
+}
+
+/// Where a record lies that a broker has confirmed. librdkafka reports one as written, too, of which it never had an answer, as
+/// soon as a later one of its partition is confirmed ("implicit ack", `rd_kafka_dr_implicit_ack`): then without an offset. That is
+/// a guess, and a wrong one where the broker has nothing of this producer in the partition yet: then it takes whatever record comes
+/// as the first. So nobody knows, as after a time-out, and whoever publishes does it again.
+fn confirmed(partition: Partition, offset: i64) -> Result<Position, LogError> {
+    if offset < 0 {
+        return Err(LogError::Unavailable(format!("{partition}: nobody has confirmed the record, it may be written")));
+    }
+    Ok(Position { partition, offset })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by `make chaos`, cluster seed 11112: a dead letter that was never written.
+    #[test]
+    fn a_record_without_an_offset_is_not_taken_for_written() {
+        let partition = Partition { topic: "t".into(), index: 3 };
+        let guessed = confirmed(partition.clone(), -1001).expect_err("nobody has confirmed it");
+        assert!(matches!(guessed, LogError::Unavailable(ref detail) if detail.starts_with("t/3: ")), "{guessed}");
+        assert_eq!(confirmed(partition.clone(), 0).expect("confirmed"), Position { partition, offset: 0 });
     }
 }
