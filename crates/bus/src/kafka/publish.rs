@@ -164,10 +164,12 @@ impl ProducerContext for Reports {
     }
 }
 
-/// Where a record lies that a broker has confirmed. librdkafka reports one as written, too, of which it never had an answer, as
-/// soon as a later one of its partition is confirmed ("implicit ack", `rd_kafka_dr_implicit_ack`): then without an offset. That is
-/// a guess, and a wrong one where the broker has nothing of this producer in the partition yet: then it takes whatever record comes
-/// as the first. So nobody knows, as after a time-out, and whoever publishes does it again.
+/// Where a record lies that a broker has confirmed.
+///
+/// librdkafka also reports one as written of which it never had an answer, as soon as a later one of its partition is
+/// confirmed ("implicit ack", `rd_kafka_dr_implicit_ack`): then without an offset. That is a guess, and a wrong one where
+/// the broker has nothing of this producer in the partition yet: it takes whatever record comes as the first. So nobody
+/// knows, as after a time-out, and whoever publishes does it again.
 fn confirmed(partition: Partition, offset: i64) -> Result<Position, LogError> {
     if offset < 0 {
         return Err(LogError::Unavailable(format!("{partition}: nobody has confirmed the record, it may be written")));

@@ -2,14 +2,17 @@
 //! tries nothing twice and knows beforehand what it says, but unlike the parts alone it has to share the caches of a core.
 
 use std::{
-    sync::{Arc, atomic::AtomicU64, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use rdkafka::{
-    Message as _, Offset, TopicPartitionList,
+    Message as _,
     consumer::{BaseConsumer, Consumer as _},
     producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer},
 };
@@ -17,7 +20,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
     http2::{Connection, Requests},
-    kafka::{BURST, Made, headers, reader, writer},
+    kafka::{BURST, Made, beginning, headers, reader, writer},
     store::Store,
 };
 use crate::{cluster::between, harness::Sample};
@@ -64,11 +67,10 @@ impl Chain {
             }
             anyhow::Ok(())
         };
-        let (measured, worked) = tokio::join!(between(&done, count / 5, count), work);
-        worked?;
+        let ((cpu, _), ()) = tokio::try_join!(between(&done, count / 5, count), work)?;
         reader.await??;
         producer.flush(PATIENCE)?;
-        Ok(Sample::per_cpu_second(count - count / 5, measured?.0))
+        Ok(Sample::per_cpu_second(count - count / 5, cpu))
     }
 
     async fn batch(
@@ -94,12 +96,7 @@ impl Chain {
 /// Reads records from the beginning of a topic, as many at a time as there are.
 fn consume(brokers: &str, topic: &str, count: u64, batches: &mpsc::Sender<Vec<Vec<u8>>>) -> anyhow::Result<()> {
     let consumer: BaseConsumer = reader(brokers, "load-tests.chain").create()?;
-    let found = consumer.fetch_metadata(Some(topic), PATIENCE)?;
-    let mut start = TopicPartitionList::new();
-    for partition in found.topics().first().context("no such topic")?.partitions() {
-        start.add_partition_offset(topic, partition.id(), Offset::Beginning)?;
-    }
-    consumer.assign(&start)?;
+    consumer.assign(&beginning(&consumer, topic)?)?;
     let (mut read, mut batch) = (0, Vec::with_capacity(BURST));
     while read < count {
         let wait = if batch.is_empty() { PATIENCE } else { Duration::ZERO };
@@ -110,6 +107,7 @@ fn consume(brokers: &str, topic: &str, count: u64, batches: &mpsc::Sender<Vec<Ve
                 continue;
             }
         }
+        ensure!(!batch.is_empty(), "{topic} holds only {read} records");
         batches.blocking_send(std::mem::replace(&mut batch, Vec::with_capacity(BURST)))?;
     }
     Ok(())

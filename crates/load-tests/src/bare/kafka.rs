@@ -87,15 +87,20 @@ pub fn headers(trace: &str) -> OwnedHeaders {
         .insert(Header { key: "content-type", value: Some("application/protobuf") })
 }
 
+/// All of a topic.
+pub(super) fn beginning(consumer: &BaseConsumer, topic: &str) -> anyhow::Result<TopicPartitionList> {
+    let found = consumer.fetch_metadata(Some(topic), PATIENCE)?;
+    let mut start = TopicPartitionList::new();
+    for partition in found.topics().first().context("no such topic")?.partitions() {
+        start.add_partition_offset(topic, partition.id(), Offset::Beginning)?;
+    }
+    Ok(start)
+}
+
 /// Reads a topic that holds at least `count` records, over and over.
 pub fn consume(brokers: &str, topic: &str, count: u64, effort: Effort) -> anyhow::Result<Sample> {
     let consumer: BaseConsumer = reader(brokers, "load-tests.reader").create()?;
-    let found = consumer.fetch_metadata(Some(topic), PATIENCE)?;
-    let partitions = found.topics().first().context("no such topic")?.partitions().len();
-    let mut start = TopicPartitionList::new();
-    for partition in 0..i32::try_from(partitions)? {
-        start.add_partition_offset(topic, partition, Offset::Beginning)?;
-    }
+    let start = beginning(&consumer, topic)?;
     let (meter, mut tasks) = (Meter::default(), JoinSet::new());
     let counted = meter.clone();
     threads()?.block_on(async move {
