@@ -32,7 +32,7 @@ use tokio_rustls::{
 };
 use tower::Service as _;
 
-use super::{super::verdict::Answer, DialError, Options, pool::Pool};
+use super::{super::verdict::Answer, DialError, Options, pool::Pool, sips::Sips};
 use crate::guard::Connector;
 
 /// Most requests that are in flight on one connection, whatever the server allows.
@@ -179,7 +179,7 @@ async fn read(mut body: RecvStream, deadline: Instant) -> Vec<u8> {
 
 /// The connection's own side: whoever has it has to run it.
 pub(super) struct Driver {
-    io: client::Connection<TlsStream<tokio::net::TcpStream>, Bytes>,
+    io: client::Connection<Sips<TlsStream<tokio::net::TcpStream>>, Bytes>,
     ping: PingPong,
     health: Arc<Health>,
     id: u64,
@@ -203,7 +203,7 @@ pub(super) async fn dial(
         .initial_max_send_streams(1)
         .enable_push(false)
         .max_header_list_size(16 * 1024)
-        .handshake(tls)
+        .handshake(Sips::of(tls))
         .await
         .map_err(|_| DialError::NoHttp2)?;
     let mut ping = io.ping_pong().ok_or(DialError::NoHttp2)?;

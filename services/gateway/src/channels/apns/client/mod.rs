@@ -2,6 +2,7 @@
 
 mod connection;
 mod pool;
+mod sips;
 mod tls;
 
 use std::{
