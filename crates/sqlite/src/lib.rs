@@ -4,7 +4,7 @@ mod reader;
 mod writer;
 
 pub use reader::Readers;
-pub use writer::Writer;
+pub use writer::{LONG_WAL, SHORT_WAL, Writer};
 
 use std::path::Path;
 

@@ -1,11 +1,25 @@
 //! The one writer of a file: jobs queue on a bounded channel, a thread runs what has queued in one transaction.
 
-use std::{path::Path, thread};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    thread,
+};
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior, hooks::Wal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{Error, open};
+
+/// So many pages (of 4 KiB) are written ahead before they are put into the file, which takes a while: little, where somebody
+/// waits for each commit (SQLite's own default).
+pub const SHORT_WAL: u32 = 1_000;
+
+/// Where nobody does: a page that is written again and again is put into the file once.
+pub const LONG_WAL: u32 = 8_000;
 
 /// Jobs in one transaction at most.
 const GROUP: usize = 2_000;
@@ -23,19 +37,21 @@ enum Work {
 
 impl Writer {
     /// Opens or creates the file, runs `prepare` (schema steps) and starts the thread. What `prepare` returns, such as a
-    /// lock, is dropped when the thread has closed the file.
+    /// lock, is dropped when the thread has closed the file. `wal_pages`: see [`SHORT_WAL`].
     pub fn open<G: Send + 'static>(
         path: &Path,
+        wal_pages: u32,
         prepare: impl FnOnce(&mut Connection) -> rusqlite::Result<G>,
     ) -> Result<Self, Error> {
         let mut db = open(path)?;
         let guard = prepare(&mut db)?;
+        let ahead = Ahead::of(&mut db, wal_pages)?;
         let (work, queue) = mpsc::channel(2 * GROUP);
         let name = path.file_name().map_or_else(|| "sqlite".into(), |n| n.to_string_lossy().into_owned());
         thread::Builder::new()
             .name(name)
             .spawn(move || {
-                run(db, queue);
+                run(db, queue, &ahead);
                 drop(guard);
             })
             .map_err(|e| Error::from(rusqlite::Error::ToSqlConversionFailure(Box::new(e))))?;
@@ -115,7 +131,37 @@ where
     }
 }
 
-fn run(mut db: Connection, mut queue: mpsc::Receiver<Work>) {
+/// How much is written ahead. SQLite by itself would put it into the file as a part of the commit that is one too many, and
+/// whoever waits for that one would wait for this as well.
+struct Ahead {
+    pages: Arc<AtomicU32>,
+    most: u32,
+}
+
+impl Ahead {
+    fn of(db: &mut Connection, most: u32) -> rusqlite::Result<Self> {
+        let pages = Arc::<AtomicU32>::default();
+        let told = Arc::clone(&pages);
+        // in the place of the hook that is SQLite's own checkpoint
+        db.wal_hook(Some(move |_: &mut Wal, pages| {
+            told.store(u32::try_from(pages).unwrap_or_default(), Relaxed);
+            Ok(())
+        }))?;
+        Ok(Self { pages, most })
+    }
+
+    /// Puts it into the file if it is enough; what a reader still needs stays until the next time.
+    fn put_in_place(&self, db: &Connection) {
+        if self.pages.load(Relaxed) < self.most {
+            return;
+        }
+        if let Err(error) = db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+            tracing::warn!(%error, "the write-ahead log could not be put into its file and goes on growing");
+        }
+    }
+}
+
+fn run(mut db: Connection, mut queue: mpsc::Receiver<Work>, ahead: &Ahead) {
     let mut group = Vec::with_capacity(GROUP);
     while queue.blocking_recv_many(&mut group, GROUP) > 0 {
         let mut jobs = Vec::with_capacity(group.len());
@@ -129,6 +175,7 @@ fn run(mut db: Connection, mut queue: mpsc::Receiver<Work>) {
             }
         }
         write(&mut db, jobs);
+        ahead.put_in_place(&db);
     }
 }
 
@@ -168,7 +215,8 @@ mod tests {
     async fn writes_are_grouped_and_a_bad_one_spoils_no_other() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.db");
-        let writer = Writer::open(&path, |db| db.execute_batch("CREATE TABLE t(n INTEGER PRIMARY KEY)")).unwrap();
+        let writer = Writer::open(&path, SHORT_WAL, |db| db.execute_batch("CREATE TABLE t(n INTEGER PRIMARY KEY)"));
+        let writer = writer.unwrap();
         let writes = (0..500).map(|i| {
             let writer = writer.clone();
             // every tenth repeats its neighbour's key and must fail alone
@@ -183,5 +231,19 @@ mod tests {
         let readers = Readers::new(&path);
         let kept = readers.read(|db| db.query_row("SELECT count(*) FROM t", [], |r| r.get::<_, i64>(0)));
         assert_eq!(kept.await.unwrap(), 450);
+    }
+    #[tokio::test]
+    async fn what_is_written_ahead_is_put_into_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.db");
+        let writer = Writer::open(&path, 50, |db| db.execute_batch("CREATE TABLE t(text TEXT)")).unwrap();
+        for _ in 0..500 {
+            writer.write(|tx| tx.execute("INSERT INTO t VALUES (hex(randomblob(2000)))", [])).await.unwrap();
+        }
+        // the last job has been answered before what follows it
+        writer.between(|_| Ok(())).await.unwrap();
+        let size = |name: &str| std::fs::metadata(dir.path().join(name)).unwrap().len();
+        assert!(size("t.db") > 400 * 4096, "in the file are {} bytes", size("t.db"));
+        assert!(size("t.db-wal") < 100 * 4096, "written ahead are {} bytes", size("t.db-wal"));
     }
 }

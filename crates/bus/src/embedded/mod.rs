@@ -20,7 +20,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use sqlite::{Readers, Writer};
+use sqlite::{Readers, SHORT_WAL, Writer};
 
 use crate::{Follow, Log, LogError, Outgoing, Position, Subscription, TopicSpec, group::Groups, log::TopicReport};
 use topics::Topics;
@@ -67,7 +67,7 @@ impl Embedded {
         let lock = lock(dir)?;
         let path = dir.join("log.db");
         let mut found = Err(schema::Newer(0));
-        let writer = Writer::open(&path, |db| {
+        let writer = Writer::open(&path, SHORT_WAL, |db| {
             found = schema::prepare(db)?;
             // held until the file is closed, not only until the last handle is gone
             Ok(lock)

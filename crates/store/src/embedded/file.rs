@@ -8,13 +8,6 @@ use sqlite::{Readers, Writer};
 
 use crate::StoreError;
 
-/// So many pages (of 4 KiB) are written ahead before they are put into the file, by a commit that takes longer for it: little,
-/// where somebody waits for each commit (SQLite's own default).
-pub(super) const SHORT_WAL: u32 = 1_000;
-
-/// Where nobody does: a page that is written again and again is put into the file once.
-pub(super) const LONG_WAL: u32 = 8_000;
-
 /// An open file.
 pub(super) struct File {
     name: &'static str,
@@ -24,13 +17,13 @@ pub(super) struct File {
 
 impl File {
     /// Opens or creates `name` in `dir`. `steps` are the schema's changes, the oldest first: a file that has seen the first n
-    /// gets the others. A step that was released is never edited. `wal_pages`: see [`SHORT_WAL`].
+    /// gets the others. A step that was released is never edited. `wal_pages`: see [`sqlite::SHORT_WAL`].
     pub(super) fn open(dir: &Path, name: &'static str, steps: &[&str], wal_pages: u32) -> Result<Self, StoreError> {
         let path = dir.join(name);
         let mut newer = None;
-        let writer = Writer::open(&path, |db| {
+        let writer = Writer::open(&path, wal_pages, |db| {
             newer = migrate(db, name, steps)?;
-            db.pragma_update(None, "wal_autocheckpoint", wal_pages)
+            Ok(())
         })
         .map_err(|e| error(name, &e))?;
         match newer {
@@ -175,6 +168,8 @@ pub(super) fn give_space_back(tx: &Transaction<'_>, written: usize) -> rusqlite:
 
 #[cfg(test)]
 mod tests {
+    use sqlite::SHORT_WAL;
+
     use super::*;
 
     #[tokio::test]

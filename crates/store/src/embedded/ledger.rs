@@ -5,8 +5,9 @@ use std::{path::Path, time::Duration};
 use async_trait::async_trait;
 use domain::{Address, Channel, DeliveryId, TenantId, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
+use sqlite::SHORT_WAL;
 
-use super::file::{File, SHORT_WAL, cutoff, drop_old, give_space_back, slice, time};
+use super::file::{File, cutoff, drop_old, give_space_back, slice, time};
 use crate::{Claim, ClaimRequest, Decided, Decision, Ledger, Settled, StoreError, codec, ledger::GONE};
 
 /// `kept_from` counts by this machine's clock, in microseconds; `settled` is null while the claim is open; `address` is the

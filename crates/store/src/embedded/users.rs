@@ -5,8 +5,9 @@ use std::path::Path;
 use async_trait::async_trait;
 use domain::{Address, Channel, Device, DeviceId, Preferences, TenantId, Timestamp, User, UserId};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
+use sqlite::SHORT_WAL;
 
-use super::file::{File, SHORT_WAL, parsed, time};
+use super::file::{File, parsed, time};
 use crate::{
     Change, HistoryEntry, StoreError, UserKey, Users, codec,
     roster::{self, Roster},

@@ -13,10 +13,11 @@ use rusqlite::{
     types::{Value, ValueRef},
 };
 use schema::STEPS;
+use sqlite::LONG_WAL;
 use uuid::Uuid;
 use wire::Record as _;
 
-use super::file::{File, LONG_WAL, cutoff, cutoff_at, drop_old, give_space_back, parsed};
+use super::file::{File, cutoff, cutoff_at, drop_old, give_space_back, parsed};
 use crate::{
     Balance, Deliveries, DeliveryQuery, Document, IndexError, NotificationView, Page, StoreError, codec,
     cursor::Cursor,
