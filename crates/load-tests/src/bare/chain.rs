@@ -1,5 +1,6 @@
-//! The raw parts of a gateway, in one process and at the same time: read, ask, send, write. It keeps no order, remembers nothing,
-//! tries nothing twice and knows beforehand what it says, but unlike the parts alone it has to share the caches of a core.
+//! The raw parts of a gateway or of a router, in one process and at the same time: read, ask, send, write. It keeps no order,
+//! remembers nothing, tries nothing twice and knows beforehand what it says, but unlike the parts alone it has to share the
+//! caches of a core.
 
 use std::{
     sync::{
@@ -27,20 +28,22 @@ use crate::{cluster::between, harness::Sample};
 
 /// Batches under way at a time: one is asked for while another is sent.
 const BATCHES: usize = 2;
+/// Records on their way to the brokers at a time, as many as where writing is alone.
+const OPEN: i32 = 4 * BURST as i32;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// All that it works with.
 pub struct Chain {
     /// Brokers, and a topic that holds what is read.
     pub from: (String, String),
-    /// What is asked.
+    /// What is asked, and remembers one thing for each record.
     pub store: Store,
-    /// Where requests go.
-    pub connection: Connection,
-    /// What is sent.
-    pub requests: Requests,
+    /// Where requests go, and which; nothing is sent without.
+    pub send: Option<(Connection, Requests)>,
     /// What is written, on the same brokers.
-    pub events: Vec<Made>,
+    pub written: Vec<Made>,
+    /// How many of those for each record.
+    pub each: usize,
 }
 
 impl Chain {
@@ -81,14 +84,33 @@ impl Chain {
         done: &AtomicU64,
     ) -> anyhow::Result<()> {
         self.store.clone().burst(first, batch.len(), true).await?;
-        let send = |n| async move { self.connection.clone().send(&self.requests, n as u64).await.map(|()| n) };
-        let mut sends: FuturesUnordered<_> = (first..first + batch.len()).map(send).collect();
+        while producer.in_flight_count() > OPEN {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let numbers = first..first + batch.len();
+        let Some((connection, requests)) = &self.send else {
+            return numbers.into_iter().try_for_each(|n| self.write(producer, n, done));
+        };
+        let send = |n| async move { connection.clone().send(requests, n as u64).await.map(|()| n) };
+        let mut sends: FuturesUnordered<_> = numbers.map(send).collect();
         while let Some(sent) = sends.next().await {
-            let made = &self.events[sent? % self.events.len()];
+            self.write(producer, sent?, done)?;
+        }
+        Ok(())
+    }
+
+    /// What comes of the record `n`.
+    fn write(
+        &self,
+        producer: &ThreadedProducer<DefaultProducerContext>,
+        n: usize,
+        done: &AtomicU64,
+    ) -> anyhow::Result<()> {
+        for made in (n * self.each..(n + 1) * self.each).map(|i| &self.written[i % self.written.len()]) {
             let record = BaseRecord::to(&made.topic).key(&made.key).payload(made.value.as_ref());
             producer.send(record.headers(headers(&made.trace))).map_err(|(error, _)| error)?;
-            done.fetch_add(1, Relaxed);
         }
+        done.fetch_add(1, Relaxed);
         Ok(())
     }
 }

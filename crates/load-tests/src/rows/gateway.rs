@@ -115,9 +115,9 @@ async fn chain(cluster: &Cluster, sink: &Ready, topic: &str, count: u64) -> anyh
     let chain = Chain {
         from: (cluster.engines.kafka.clone(), topic.to_owned()),
         store: Store::open(&cluster.engines.redis, &cluster.redis_prefix()).await?,
-        connection: Connection::open(sink).await?,
-        requests: Requests::of(&deliveries, sink)?,
-        events: events(cluster)?,
+        send: Some((Connection::open(sink).await?, Requests::of(&deliveries, sink)?)),
+        written: events(cluster)?,
+        each: 1,
     };
     chain.run(count).await
 }

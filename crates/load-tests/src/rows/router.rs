@@ -11,7 +11,7 @@ use wire::Record as _;
 
 use super::Outcomes;
 use crate::{
-    bare::{kafka, store::Store},
+    bare::{chain::Chain, kafka, store::Store},
     cluster::{self, Cluster, between, outgoing},
     counted::CountedLog,
     fixture,
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// A delivery, and the event that tells of it.
-const RECORDS: u64 = 2;
+const RECORDS: usize = 2;
 
 pub(super) fn run(bench: &Bench) -> anyhow::Result<Outcomes> {
     let sink = Peer::start(&["apns"], None)?;
@@ -38,12 +38,14 @@ pub(super) fn run(bench: &Bench) -> anyhow::Result<Outcomes> {
     };
     fill()?;
     one_worker()?.block_on(ours(&cluster, count))?;
-    let sides = bench.compare("router", &["router", "consume, MGET, produce"], |side| {
-        if side == 0 {
+    let names = ["router", "consume, MGET, produce", "raw parts at the same time"];
+    let sides = bench.compare("router", &names, |side| match side {
+        0 => {
             fill()?;
-            return one_worker()?.block_on(ours(&cluster, count));
+            one_worker()?.block_on(ours(&cluster, count))
         }
-        parts(bench, &cluster, &notifications, count)
+        1 => parts(bench, &cluster, &notifications, count),
+        _ => one_worker()?.block_on(chain(&cluster, &notifications, count)),
     })?;
     let figure = Figure::of("router", "notifications/CPU-s", Better::More, 0.4, &sides[0], &sides[1]);
     Ok(Outcomes { figures: vec![figure], sides: vec![("router".to_owned(), sides)], ..Outcomes::default() })
@@ -58,7 +60,7 @@ pub(super) fn notification(person: u64) -> anyhow::Result<domain::Notification> 
 
 async fn ours(cluster: &Cluster, count: u64) -> anyhow::Result<Sample> {
     let kit = cluster.kit().await?;
-    let sample = routed(kit.clone(), count, RECORDS).await;
+    let sample = routed(kit.clone(), count, RECORDS as u64).await;
     cluster::stop(kit).await?;
     sample
 }
@@ -75,6 +77,33 @@ pub(super) async fn routed(mut kit: Kit, count: u64, records: u64) -> anyhow::Re
 /// The CPU time of each part alone, added up; the records are those that the router writes.
 fn parts(bench: &Bench, cluster: &Cluster, topic: &str, count: u64) -> anyhow::Result<Sample> {
     let (effort, engines) = (bench.effort, &cluster.engines);
+    let parts = [
+        kafka::consume(&engines.kafka, topic, count, effort)?,
+        one_thread()?
+            .block_on(async { Store::open(&engines.redis, &cluster.redis_prefix()).await?.ask(false, effort).await })?,
+        kafka::produce(&engines.kafka, written(cluster)?, RECORDS, effort)?,
+    ];
+    let each: Vec<_> = parts.iter().map(|part| format!("{:.1}", part.cpu_us)).collect();
+    eprintln!("    consume, ask, produce: {} µs", each.join(" + "));
+    let cpu_us: f64 = parts.iter().map(|part| part.cpu_us).sum();
+    Ok(Sample { value: 1e6 / cpu_us, cpu_us })
+}
+
+/// The same parts in one process, while each waits for the others, and a key in Redis for each decision: how far down one
+/// could come at all.
+async fn chain(cluster: &Cluster, topic: &str, count: u64) -> anyhow::Result<Sample> {
+    let chain = Chain {
+        from: (cluster.engines.kafka.clone(), topic.to_owned()),
+        store: Store::open(&cluster.engines.redis, &cluster.redis_prefix()).await?,
+        send: None,
+        written: written(cluster)?,
+        each: RECORDS,
+    };
+    chain.run(count).await
+}
+
+/// What the router writes, made beforehand.
+fn written(cluster: &Cluster) -> anyhow::Result<Vec<kafka::Made>> {
     let topics = bus::Topics::new(&cluster.prefix);
     // not where the gateway's row would read it
     let (deliveries, status) = (topics.deliveries(Channel::Apns, Lane::Low), topics.status());
@@ -86,14 +115,5 @@ fn parts(bench: &Bench, cluster: &Cluster, topic: &str, count: u64) -> anyhow::R
         written.push(kafka::Made::new(&deliveries, person, delivery.encode()));
         written.push(kafka::Made::new(&status, person, Status::Delivery(delivery.into_status()).encode()));
     }
-    let parts = [
-        kafka::consume(&engines.kafka, topic, count, effort)?,
-        one_thread()?
-            .block_on(async { Store::open(&engines.redis, &cluster.redis_prefix()).await?.ask(false, effort).await })?,
-        kafka::produce(&engines.kafka, written, 2, effort)?,
-    ];
-    let each: Vec<_> = parts.iter().map(|part| format!("{:.1}", part.cpu_us)).collect();
-    eprintln!("    consume, ask, produce: {} µs", each.join(" + "));
-    let cpu_us: f64 = parts.iter().map(|part| part.cpu_us).sum();
-    Ok(Sample { value: 1e6 / cpu_us, cpu_us })
+    Ok(written)
 }
