@@ -68,7 +68,6 @@ pub(crate) async fn sandbox_alone(settings: Settings) -> anyhow::Result<ExitCode
     let shutdown = tokio_util::sync::CancellationToken::new();
     signal::cancel_on_signal(shutdown.clone())?;
     let sandbox = start_sandbox(&settings, None).await?;
-    tracing::info!(receiver = %sandbox.receiver, control = %sandbox.control, "sandbox");
     shutdown.cancelled().await;
     sandbox.shutdown().await;
     Ok(ExitCode::SUCCESS)

@@ -122,6 +122,7 @@ impl Membership {
         thread.assignments += 1;
         let assignment = thread.assignments;
         drop(thread);
+        tracing::info!(partitions = partitions.len(), topics = topics(&partitions), "reads partitions");
         lock(&self.shared.owned).extend(partitions.iter().map(|p| (p.clone(), assignment)));
         self.say(Ok(Said::Assigned(partitions, assignment)));
     }
@@ -132,6 +133,7 @@ impl Membership {
             return;
         }
         let lost = consumer.assignment_lost();
+        tracing::info!(partitions = names.len(), topics = topics(&names), lost, "gives partitions up");
         if lost {
             self.disown(&names);
         }
@@ -154,6 +156,12 @@ impl Membership {
         let elements = partitions.elements();
         elements.iter().map(|e| Partition { topic: thread.topics.of(e.topic()), index: e.partition() }).collect()
     }
+}
+
+/// The names of their topics, for a log.
+fn topics(partitions: &[Partition]) -> String {
+    let names: BTreeSet<&str> = partitions.iter().map(|p| &*p.topic).collect();
+    Vec::from_iter(names).join(", ")
 }
 
 impl ClientContext for Membership {
