@@ -232,6 +232,7 @@ mod tests {
         let kept = readers.read(|db| db.query_row("SELECT count(*) FROM t", [], |r| r.get::<_, i64>(0)));
         assert_eq!(kept.await.unwrap(), 450);
     }
+
     #[tokio::test]
     async fn what_is_written_ahead_is_put_into_the_file() {
         let dir = tempfile::tempdir().unwrap();
@@ -240,7 +241,7 @@ mod tests {
         for _ in 0..500 {
             writer.write(|tx| tx.execute("INSERT INTO t VALUES (hex(randomblob(2000)))", [])).await.unwrap();
         }
-        // the last job has been answered before what follows it
+        // the last write was answered before its checkpoint, and this comes after that
         writer.between(|_| Ok(())).await.unwrap();
         let size = |name: &str| std::fs::metadata(dir.path().join(name)).unwrap().len();
         assert!(size("t.db") > 400 * 4096, "in the file are {} bytes", size("t.db"));

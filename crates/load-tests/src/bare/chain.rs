@@ -84,6 +84,7 @@ impl Chain {
         done: &AtomicU64,
     ) -> anyhow::Result<()> {
         self.store.clone().burst(first, batch.len(), true).await?;
+        // librdkafka does not say when there is room again
         while producer.in_flight_count() > OPEN {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

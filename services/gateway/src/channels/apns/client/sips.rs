@@ -1,5 +1,5 @@
-//! Reading in sips. `h2` handles all that there is to read before it writes, so whoever waits for the last of hundreds of answers
-//! held up the requests that follow from the first: neither side had anything to do while the other worked.
+//! Reading in sips. `h2` handles all that there is to read before it writes: with hundreds of requests in flight, those that
+//! follow from the first answers had to wait until the last answer was read, and the other side had nothing to do meanwhile.
 
 use std::{
     io::{IoSlice, Result},
