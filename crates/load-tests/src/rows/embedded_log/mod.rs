@@ -1,11 +1,9 @@
 //! The embedded log against bare SQLite with the same schema, settings and batch: records of 512 bytes, each durable, while a
 //! reader follows; and how long one append takes when 2,000 come in a second.
 
-use std::{
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+mod latency;
+
+use std::{path::Path, sync::Arc};
 
 use anyhow::{Context as _, ensure};
 use bus::{
@@ -20,7 +18,7 @@ use super::Outcomes;
 use crate::{
     bare::sqlite::{self, Row},
     harness::{Bench, Effort, Meter, Sample, threads},
-    report::{Better, Figure, percentile},
+    report::{Better, Figure},
 };
 
 pub(super) const PARTITIONS: u8 = 4;
@@ -29,8 +27,6 @@ const TOPIC: &str = "bench";
 const PUBLISHERS: u64 = 4;
 const BATCH: u64 = 500;
 const VALUE: usize = 512;
-/// Appends in a second, where their time is measured.
-const RATE: u64 = 2000;
 
 pub(super) fn run(bench: &Bench) -> anyhow::Result<Outcomes> {
     let place = || TempDir::new_in(&bench.dir).context("no room for the log");
@@ -43,7 +39,7 @@ pub(super) fn run(bench: &Bench) -> anyhow::Result<Outcomes> {
     })?;
     let p99 = bench.compare("embedded_log_p99", &names, |side| {
         let dir = place()?;
-        if side == 0 { ours_p99(dir.path(), bench.effort) } else { baseline_p99(dir.path(), bench.effort) }
+        if side == 0 { latency::ours(dir.path(), bench.effort) } else { latency::baseline(dir.path(), bench.effort) }
     })?;
     let figures = vec![
         Figure::of("embedded_log", "records/s", Better::More, 0.7, &rate[0], &rate[1]),
@@ -151,74 +147,4 @@ async fn baseline(dir: &Path, effort: Effort) -> anyhow::Result<Sample> {
     let read = reader.join().map_err(|_| anyhow::anyhow!("the reader has panicked"))??;
     ensure!(read > 0, "nothing was read");
     sample
-}
-
-/// Calls `append` at the given rate, each with the time at which it was to be called.
-fn pace(effort: Effort, mut append: impl FnMut(Instant) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let (began, every) = (Instant::now(), Duration::from_secs(1) / u32::try_from(RATE)?);
-    let mut intended = began;
-    while began.elapsed() < effort.warm + effort.time {
-        if let Some(early) = intended.checked_duration_since(Instant::now()) {
-            std::thread::sleep(early);
-        }
-        append(intended)?;
-        intended += every;
-    }
-    Ok(())
-}
-
-/// In microseconds; the first ones do not count.
-fn p99(mut took: Vec<Duration>, effort: Effort) -> anyhow::Result<Sample> {
-    let warm = usize::try_from(effort.warm.as_millis())? * usize::try_from(RATE)? / 1000;
-    ensure!(took.len() > warm, "too few appends");
-    let mut counted: Vec<u64> =
-        took.drain(warm..).map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX)).collect();
-    counted.sort_unstable();
-    Ok(Sample { value: percentile(&counted, 0.99) as f64, cpu_us: f64::NAN })
-}
-
-fn ours_p99(dir: &Path, effort: Effort) -> anyhow::Result<Sample> {
-    let runtime = threads()?;
-    let log = runtime.block_on(open(dir))?;
-    let topic: Arc<str> = TOPIC.into();
-    let took: Arc<Mutex<Vec<Duration>>> = Arc::default();
-    let (mut tasks, mut rows) = (JoinSet::new(), records(0).into_iter().cycle());
-    pace(effort, |intended| {
-        let row = rows.next().context("records")?;
-        let (log, batch, took) = (log.clone(), vec![outgoing(row, &topic)], took.clone());
-        let append = async move {
-            durable(log.publish(batch).await)?;
-            took.lock().unwrap_or_else(PoisonError::into_inner).push(intended.elapsed());
-            anyhow::Ok(())
-        };
-        tasks.spawn_on(append, runtime.handle());
-        Ok(())
-    })?;
-    runtime.block_on(async {
-        while let Some(end) = tasks.join_next().await {
-            end??;
-        }
-        anyhow::Ok(())
-    })?;
-    let took = std::mem::take(&mut *took.lock().unwrap_or_else(PoisonError::into_inner));
-    p99(took, effort)
-}
-
-/// What has become due while a commit ran goes into the next one.
-fn baseline_p99(dir: &Path, effort: Effort) -> anyhow::Result<Sample> {
-    let mut log = sqlite::Log::open(dir)?;
-    let mut rows = records(0).into_iter().cycle();
-    let (mut took, mut due) = (Vec::new(), Vec::new());
-    let every = Duration::from_secs(1) / u32::try_from(RATE)?;
-    pace(effort, |intended| {
-        due.push(intended);
-        if intended + every <= Instant::now() {
-            return Ok(());
-        }
-        let batch: Vec<Row> = rows.by_ref().take(due.len()).collect();
-        log.append(&batch)?;
-        took.extend(due.drain(..).map(|intended| intended.elapsed()));
-        Ok(())
-    })?;
-    p99(took, effort)
 }
