@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::{
     MAX_ALL_LEAVES, MAX_DEPTH, MAX_ERRORS, MAX_LEAF_BYTES, MAX_LEAVES,
+    context::Variables,
     guard::{explain, guard},
     language::{self, HTML},
 };
@@ -35,8 +36,7 @@ pub struct Compiled {
     pub(crate) engine: Environment<'static>,
     pub(crate) default_locale: Locale,
     pub(crate) contents: BTreeMap<Locale, Said>,
-    /// Each with its default.
-    pub(crate) variables: BTreeMap<String, Option<minijinja::Value>>,
+    pub(crate) variables: Variables,
 }
 
 /// A content whose texts are compiled.
@@ -79,9 +79,13 @@ impl Compiled {
     /// The locale that the channel is spoken to in: the first of `wanted`, each followed by its fallbacks, and then the
     /// template's own, that has something to say there.
     pub fn locale(&self, channel: Channel, wanted: &[&Locale]) -> Option<&Locale> {
-        let wanted = wanted.iter().flat_map(|w| std::iter::once((*w).clone()).chain(w.fallbacks()));
-        let mut chain = wanted.chain([self.default_locale.clone()]);
-        chain.find_map(|l| self.contents.get_key_value(&l).filter(|(_, said)| said.covers(channel))).map(|(l, _)| l)
+        self.said(channel, wanted).map(|(locale, _)| locale)
+    }
+
+    /// What is said in [`Self::locale`].
+    pub(crate) fn said(&self, channel: Channel, wanted: &[&Locale]) -> Option<(&Locale, &Said)> {
+        let mut chain = wanted.iter().flat_map(|w| w.fallbacks()).chain([self.default_locale.clone()]);
+        chain.find_map(|l| self.contents.get_key_value(&l).filter(|(_, said)| said.covers(channel)))
     }
 }
 
@@ -96,12 +100,11 @@ pub(crate) fn compile(template: &Template, at: &str, errors: &mut FieldErrors) -
     let declared = template.variables.keys().map(String::as_str).collect();
     let mut compiler = Compiler { engine: language::environment(), declared, at, leaves: 0, all_leaves: 0, errors };
     let contents = template.contents.iter().map(|(l, c)| (l.clone(), compiler.content(l, c))).collect();
-    let default = |v: &domain::template::Variable| v.default.as_ref().map(of_json);
     Compiled {
         contents,
         engine: compiler.engine,
         default_locale: template.default_locale.clone(),
-        variables: template.variables.iter().map(|(name, v)| (name.clone(), default(v))).collect(),
+        variables: Variables::of(template),
     }
 }
 

@@ -3,6 +3,7 @@
 mod cache;
 mod check;
 mod compile;
+mod context;
 mod guard;
 mod language;
 mod meter;

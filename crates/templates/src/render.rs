@@ -1,7 +1,6 @@
 //! Renders a compiled template for one channel.
 
 use std::{
-    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
@@ -12,10 +11,11 @@ use serde_json::{Map, Value};
 
 use crate::{
     Compiled,
-    compile::{Node, Said, of_json},
+    compile::{Node, Said},
+    context::Context,
     guard::explain,
     language::HTML,
-    meter::{self, Limited, Meter},
+    meter::{Limited, Meter},
 };
 
 /// What one rendering may take.
@@ -69,13 +69,12 @@ impl Compiled {
             pointer: "/contents".into(),
             detail: format!("no content for {channel}, neither in a wanted locale nor in {}", self.default_locale),
         };
-        let locale = self.locale(channel, wanted).ok_or_else(nothing)?.clone();
-        let said = self.contents.get(&locale).ok_or_else(nothing)?;
+        let (locale, said) = self.said(channel, wanted).ok_or_else(nothing)?;
         let mut run = Run::new(self, data, limits);
         // the engine runs programs of tenants: should one of them make it panic, then that message alone fails
         let content = catch_unwind(AssertUnwindSafe(|| run.content(channel, said)))
             .unwrap_or_else(|_| Err(RenderError { pointer: "/contents".into(), detail: "the engine failed".into() }))?;
-        Ok(Rendered { content, locale })
+        Ok(Rendered { content, locale: locale.clone() })
     }
 }
 
@@ -90,11 +89,7 @@ struct Run<'c> {
 impl<'c> Run<'c> {
     fn new(compiled: &'c Compiled, data: &Map<String, Value>, limits: Limits) -> Self {
         let meter = Arc::new(Meter::new(limits.work));
-        let value =
-            |name: &String, default: &Option<minijinja::Value>| data.get(name).map(of_json).or_else(|| default.clone());
-        let variables = compiled.variables.iter().filter_map(|(name, d)| Some((name.clone(), value(name, d)?)));
-        let meter_too = [(meter::NAME.to_owned(), minijinja::Value::from_dyn_object(Arc::clone(&meter)))];
-        let context = variables.chain(meter_too).collect::<BTreeMap<_, _>>().into();
+        let context = minijinja::Value::from_object(Context::new(&compiled.variables, data, &meter));
         Self { compiled, context, meter, limits, written: 0 }
     }
 
