@@ -31,10 +31,23 @@ impl TraceContext {
 
     /// Parses a header; anything malformed is treated as absent, as the recommendation says.
     pub fn parse(header: &[u8]) -> Option<Self> {
-        let mut parts = header.split(|byte| *byte == b'-');
-        let [version] = bytes(parts.next()?)?;
-        let (trace_id, span_id, [flags]) = (bytes(parts.next()?)?, bytes(parts.next()?)?, bytes(parts.next()?)?);
-        if version == 0xff || version == 0 && parts.next().is_some() {
+        let (known, more) = header.split_first_chunk::<55>()?;
+        if [known[2], known[35], known[52]] != [b'-'; 3] {
+            return None;
+        }
+        // all digits at once, for every record has them
+        let mut digits = [0; 52];
+        digits[..2].copy_from_slice(&known[..2]);
+        digits[2..34].copy_from_slice(&known[3..35]);
+        digits[34..50].copy_from_slice(&known[36..52]);
+        digits[50..].copy_from_slice(&known[53..]);
+        let mut bytes = [0; 26];
+        HEXLOWER.decode_mut(&digits, &mut bytes).ok()?;
+        let (version, trace_id) = (bytes[0], bytes[1..17].try_into().ok()?);
+        let (span_id, flags) = (bytes[17..25].try_into().ok()?, bytes[25]);
+        // a later version may have more parts
+        let ended = more.is_empty() || version != 0 && more[0] == b'-';
+        if version == 0xff || !ended {
             return None;
         }
         let context = Self { trace_id: u128::from_be_bytes(trace_id), span_id: u64::from_be_bytes(span_id), flags };
@@ -49,12 +62,6 @@ impl TraceContext {
         HEXLOWER.encode_mut(&[self.flags], &mut header[53..]);
         header
     }
-}
-
-/// What so many lower-case digits say.
-fn bytes<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    (digits.len() == 2 * N && HEXLOWER.decode_mut(digits, &mut bytes).is_ok()).then_some(bytes)
 }
 
 impl std::fmt::Display for TraceContext {
@@ -86,8 +93,15 @@ mod tests {
             "00-00000000000000000000000000000000-b7ad6b7169203331-01",
             &text.to_uppercase(),
             &format!("{text}-x"),
+            &format!("{text}x"),
+            &text.replace("-b7", "xb7"),
+            &text.replacen("00", "ff", 1),
+            &format!("{}x", text.replacen("00", "01", 1)),
         ] {
             assert_eq!(TraceContext::parse(bad.as_bytes()), None, "{bad}");
         }
+        // a version that is not known yet may have more parts
+        let later = format!("{}-x", text.replacen("00", "01", 1));
+        assert_eq!(TraceContext::parse(later.as_bytes()), Some(context));
     }
 }
