@@ -1,7 +1,7 @@
 //! The compacted `config` topic in memory: every replica holds all of it and sees a change within milliseconds.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -12,6 +12,7 @@ use domain::{
     config::{Account, ApiKey, Category, EntryKey, Kind, Source, Tenant},
     template::{Head, Template, Version},
 };
+use foldhash::HashMap;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -31,7 +32,7 @@ pub struct Snapshot {
     /// By the source.
     sources: HashMap<String, EntryKey>,
     templates: HashMap<(TenantId, TemplateKey), Arc<Head>>,
-    versions: HashMap<(TenantId, TemplateRef), Arc<Template>>,
+    versions: HashMap<TenantId, HashMap<TemplateRef, Arc<Template>>>,
 }
 
 impl Snapshot {
@@ -72,7 +73,7 @@ impl Snapshot {
 
     /// A published version of a tenant's template. The same `Arc` for as long as it is not removed.
     pub fn template_version(&self, tenant: &TenantId, version: &TemplateRef) -> Option<&Arc<Template>> {
-        self.versions.get(&(tenant.clone(), version.clone()))
+        self.versions.get(tenant)?.get(version)
     }
 
     fn remove(&mut self, at: &EntryKey) {
@@ -91,7 +92,9 @@ impl Snapshot {
             Kind::Sources => self.sources.retain(|_, bound| bound != at),
             Kind::Templates => {
                 if let Ok(version) = TemplateRef::parse(&at.name) {
-                    self.versions.remove(&(at.tenant.clone(), version));
+                    if let Some(of_tenant) = self.versions.get_mut(&at.tenant) {
+                        of_tenant.remove(&version);
+                    }
                 } else if let Ok(key) = TemplateKey::parse(&at.name) {
                     self.templates.remove(&(at.tenant.clone(), key));
                 }
@@ -110,7 +113,9 @@ impl Snapshot {
             Entry::Account(account) => drop(self.accounts.insert((at.tenant.clone(), account.channel()), account)),
             Entry::Source(Source { source }) => drop(self.sources.insert(source, at.clone())),
             Entry::Head(key, head) => drop(self.templates.insert((at.tenant.clone(), key), head)),
-            Entry::Version(version, template) => drop(self.versions.insert((at.tenant.clone(), version), template)),
+            Entry::Version(version, template) => {
+                self.versions.entry(at.tenant.clone()).or_default().insert(version, template);
+            }
         }
         self.entries.insert(at, value.into());
     }

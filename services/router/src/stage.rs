@@ -1,7 +1,6 @@
 //! Batch in, deliveries and status events out.
 
 use std::{
-    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,11 +8,13 @@ use std::{
 use async_trait::async_trait;
 use bus::{
     Config, Log, Outgoing, Topics,
+    config::Snapshot,
     consume::{Ack, Stage, Work},
     dead::DeadLetters,
     topic,
 };
 use domain::{Delivery, Notification, Plan, Planned, Policy, State, Status, TenantId, Timestamp, User, decide};
+use foldhash::HashMap;
 use store::{Decided, Decision, Ledger, StoreError, UserKey, Users};
 use wire::Record as _;
 
@@ -61,13 +62,14 @@ impl Stage for Router {
         let mut burst = Vec::with_capacity(2 * decided.len());
         let mut shares = Vec::with_capacity(decided.len());
         let mut begun = Instant::now();
+        let snapshot = self.config.snapshot();
         for decided in in_turns(decided.into_iter(), |d| d.item.notification.tenant.clone()) {
             if begun.elapsed() > BURST {
                 self.publish(std::mem::take(&mut burst), std::mem::take(&mut shares)).await;
                 begun = Instant::now();
             }
             let before = burst.len();
-            let ended = self.outgoing(&decided, &mut burst);
+            let ended = self.outgoing(&decided, &snapshot, &mut burst);
             let ack = decided.item.work.ack;
             if let Err(Missing(template)) = ended {
                 tracing::warn!(%template, "a template is not here yet, the record waits");
@@ -84,7 +86,7 @@ impl Stage for Router {
 /// Puts what is of one tenant behind each other and the tenants side by side, so that none of them has to wait for all that
 /// another one has sent.
 fn in_turns<T>(all: impl Iterator<Item = T>, tenant: impl Fn(&T) -> TenantId) -> impl Iterator<Item = T> {
-    let mut turns: HashMap<TenantId, usize> = HashMap::new();
+    let mut turns: HashMap<TenantId, usize> = HashMap::default();
     let turn = |item| {
         let turn = turns.entry(tenant(&item)).or_default();
         *turn += 1;
@@ -104,7 +106,7 @@ impl Router {
             Ok(users) => users,
             Err(error) => return wait(items.into_iter(), &error, "cannot look up recipients, the records wait"),
         };
-        let now = Timestamp::now();
+        let (now, snapshot) = (Timestamp::now(), self.config.snapshot());
         let (mut decided, mut decisions) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
         for (item, user) in items.into_iter().zip(users) {
             let user = match user {
@@ -116,7 +118,6 @@ impl Router {
                 }
             };
             let n = &item.notification;
-            let snapshot = self.config.snapshot();
             let category = n.category.as_ref().and_then(|c| snapshot.category(&n.tenant, c));
             let policy = Policy { opt_in: category.is_some_and(|c| c.opt_in) };
             let plan = decide(n, user.as_ref(), policy, now);
@@ -166,9 +167,13 @@ impl Router {
     }
 
     /// Everything that comes of one notification: its deliveries, and a status event for each line of the plan.
-    fn outgoing(&self, Case { item, user, plan }: &Case, burst: &mut Vec<Outgoing>) -> Result<(), Missing> {
+    fn outgoing(
+        &self,
+        Case { item, user, plan }: &Case,
+        snapshot: &Snapshot,
+        burst: &mut Vec<Outgoing>,
+    ) -> Result<(), Missing> {
         let n = &item.notification;
-        let snapshot = self.config.snapshot();
         let key = topic::recipient_key(&n.tenant, &n.recipient);
         let headers = item.work.record.headers.handed_on();
         let mut publish = |topic, value| {
@@ -178,8 +183,10 @@ impl Router {
             let mut delivery = match line {
                 Planned::Send { channel, target, locale } => {
                     let wanted = [n.locale.as_ref(), locale.as_ref(), user.as_ref().and_then(|u| u.locale.as_ref())];
-                    let delivery = Delivery::begin(n, *channel, Some(target.clone()), plan.at, State::Queued, None);
-                    self.words.put_into(delivery, n, &snapshot, wanted)?
+                    let target = Some(target.clone());
+                    let mut delivery = Delivery::begin(n, *channel, target, plan.at, State::Queued, None);
+                    self.words.put_into(&mut delivery, n, snapshot, wanted)?;
+                    delivery
                 }
                 Planned::End { channel, state, reason } => {
                     Delivery::begin(n, *channel, None, plan.at, *state, Some(*reason))

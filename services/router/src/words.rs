@@ -17,16 +17,16 @@ pub(crate) struct Missing(pub(crate) TemplateRef);
 pub(crate) struct Words(Cache);
 
 impl Words {
-    /// The delivery with its words, or failed because they cannot be made. `wanted` are languages, the first that is known
+    /// Gives the delivery its words, or fails it because they cannot be made. `wanted` are languages, the first that is known
     /// counts.
     pub(crate) fn put_into(
         &self,
-        mut delivery: Delivery,
+        delivery: &mut Delivery,
         n: &Notification,
         snapshot: &Snapshot,
         wanted: [Option<&Locale>; 3],
-    ) -> Result<Delivery, Missing> {
-        let Message::Template { template: version, data } = &n.message else { return Ok(delivery) };
+    ) -> Result<(), Missing> {
+        let Message::Template { template: version, data } = &n.message else { return Ok(()) };
         let wanted: Vec<_> = wanted.into_iter().flatten().collect();
         let rendered = match snapshot.template_version(&n.tenant, version) {
             Some(template) => self.0.get(template).map_err(|e| e.to_string()).and_then(|compiled| {
@@ -52,6 +52,6 @@ impl Words {
                 }
             }
         }
-        Ok(delivery)
+        Ok(())
     }
 }
