@@ -15,13 +15,13 @@ use futures::{StreamExt as _, stream::FuturesUnordered};
 use rdkafka::{
     Message as _,
     consumer::{BaseConsumer, Consumer as _},
-    producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer},
+    producer::{DefaultProducerContext, Producer as _, ThreadedProducer},
 };
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
     http2::{Connection, Requests},
-    kafka::{BURST, Made, beginning, headers, reader, writer},
+    kafka::{BURST, Made, beginning, reader, writer},
     store::Store,
 };
 use crate::{cluster::between, harness::Sample};
@@ -108,8 +108,7 @@ impl Chain {
         done: &AtomicU64,
     ) -> anyhow::Result<()> {
         for made in (n * self.each..(n + 1) * self.each).map(|i| &self.written[i % self.written.len()]) {
-            let record = BaseRecord::to(&made.topic).key(&made.key).payload(made.value.as_ref());
-            producer.send(record.headers(headers(&made.trace))).map_err(|(error, _)| error)?;
+            producer.send(made.reported()).map_err(|(error, _)| error)?;
         }
         done.fetch_add(1, Relaxed);
         Ok(())

@@ -12,7 +12,7 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer as _},
-    message::{DeliveryResult, Header, OwnedHeaders},
+    message::{BorrowedHeaders, DeliveryResult, Header, Message as _, OwnedHeaders},
     producer::{BaseRecord, FutureProducer, FutureRecord, Producer as _, ProducerContext, ThreadedProducer},
 };
 use tokio::task::JoinSet;
@@ -59,24 +59,56 @@ pub fn future_producer(brokers: &str) -> anyhow::Result<FutureProducer> {
 pub const DIFFERENT: usize = 2048;
 
 /// A record made beforehand.
+#[derive(Clone)]
 pub struct Made {
     /// Where it goes.
     pub topic: Arc<str>,
-    pub(super) key: String,
+    pub(super) key: Vec<u8>,
     pub(super) value: Bytes,
-    pub(super) trace: String,
+    pub(super) headers: OwnedHeaders,
 }
 
 impl Made {
     /// On a topic, of a person.
     pub fn new(topic: &Arc<str>, person: usize, value: Bytes) -> Self {
-        let trace = wire::TraceContext::start().to_string();
-        Self { topic: topic.clone(), key: format!("bench/user:user-{person:07}"), value, trace }
+        let headers = headers(&wire::TraceContext::start().to_string());
+        Self { topic: topic.clone(), key: format!("bench/user:user-{person:07}").into_bytes(), value, headers }
+    }
+
+    /// Records just as the product wrote them to some topics, and in the order in which it did: all go to `to` instead, and
+    /// there are as many as go round, out of the middle of the `count` that each topic holds.
+    pub fn again(brokers: &str, topics: &[(&str, &Arc<str>)], count: usize) -> anyhow::Result<Vec<Self>> {
+        let mut all = Vec::with_capacity(topics.len() * count);
+        for (from, to) in topics {
+            let consumer: BaseConsumer = reader(brokers, "load-tests.again").create()?;
+            consumer.assign(&beginning(&consumer, from)?)?;
+            for _ in 0..count {
+                let message = consumer.poll(PATIENCE).with_context(|| format!("{from} has no {count} records"))??;
+                let made = Self {
+                    topic: Arc::clone(to),
+                    key: message.key().unwrap_or_default().to_vec(),
+                    value: Bytes::copy_from_slice(message.payload().unwrap_or_default()),
+                    headers: message.headers().map(BorrowedHeaders::detach).unwrap_or_default(),
+                };
+                all.push((message.timestamp().to_millis(), made));
+            }
+        }
+        all.sort_by_key(|(at, _)| *at);
+        let middle = all.len().saturating_sub(DIFFERENT) / 2;
+        Ok(all.into_iter().skip(middle).take(DIFFERENT).map(|(_, made)| made).collect())
     }
 
     /// For a producer whose sending is awaited.
-    pub fn awaited(&self) -> FutureRecord<'_, str, [u8]> {
-        FutureRecord::to(&self.topic).key(self.key.as_str()).payload(self.value.as_ref()).headers(headers(&self.trace))
+    pub fn awaited(&self) -> FutureRecord<'_, [u8], [u8]> {
+        FutureRecord::to(&self.topic)
+            .key(self.key.as_slice())
+            .payload(self.value.as_ref())
+            .headers(self.headers.clone())
+    }
+
+    /// For a producer that reports.
+    pub fn reported(&self) -> BaseRecord<'_, [u8], [u8]> {
+        BaseRecord::to(&self.topic).key(self.key.as_slice()).payload(self.value.as_ref()).headers(self.headers.clone())
     }
 }
 
@@ -149,8 +181,7 @@ pub fn produce(brokers: &str, records: Vec<Made>, each: usize, effort: Effort) -
             while let Some(n) = counted.next() {
                 for i in 0..BURST {
                     let made = &records[(n as usize * BURST + i) % records.len()];
-                    let record = BaseRecord::to(&made.topic).key(&made.key).payload(made.value.as_ref());
-                    producer.send(record.headers(headers(&made.trace))).map_err(|(error, _)| error)?;
+                    producer.send(made.reported()).map_err(|(error, _)| error)?;
                 }
                 open += BURST;
                 while open > 4 * BURST {

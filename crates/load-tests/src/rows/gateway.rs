@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use bus::topic;
+use bus::topic::{self, Stage};
 use domain::{Channel, Delivery, Lane, Recipient, Status, content::Text};
 use rdkafka::{
     Message as _,
@@ -42,14 +42,15 @@ pub(super) fn run(bench: &Bench) -> anyhow::Result<Outcomes> {
     // also for those who read before the gateway does
     fill(&cluster, count, fixture::BODY)?;
     one_worker()?.block_on(ours(&cluster, count, 1))?;
+    let events = events(&cluster, count)?;
     let names = ["gateway", "raw parts", "the obvious consumer", "raw parts at the same time"];
     let sides = bench.compare("gateway", &names, |side| match side {
         0 => {
             fill(&cluster, count, fixture::BODY)?;
             one_worker()?.block_on(ours(&cluster, count, 1))
         }
-        1 => parts(bench, &cluster, &sink.ready, &deliveries, count),
-        3 => one_worker()?.block_on(chain(&cluster, &sink.ready, &deliveries, count)),
+        1 => parts(bench, &cluster, &sink.ready, (&deliveries, count), &events),
+        3 => one_worker()?.block_on(chain(&cluster, &sink.ready, (&deliveries, count), &events)),
         _ => threads()?.block_on(obvious(bench, &cluster, &sink.ready, &deliveries)),
     })?;
     let unit = "notifications/CPU-s";
@@ -94,14 +95,20 @@ pub(super) async fn ours(cluster: &Cluster, count: u64, members: usize) -> anyho
 }
 
 /// The CPU time of each part alone, added up.
-fn parts(bench: &Bench, cluster: &Cluster, sink: &Ready, topic: &str, count: u64) -> anyhow::Result<Sample> {
-    let (effort, engines, events) = (bench.effort, &cluster.engines, events(cluster)?);
+fn parts(
+    bench: &Bench,
+    cluster: &Cluster,
+    sink: &Ready,
+    (topic, count): (&str, u64),
+    events: &[kafka::Made],
+) -> anyhow::Result<Sample> {
+    let (effort, engines) = (bench.effort, &cluster.engines);
     let parts = [
         kafka::consume(&engines.kafka, topic, count, effort)?,
         one_thread()?
             .block_on(async { Store::open(&engines.redis, &cluster.redis_prefix()).await?.ask(true, effort).await })?,
         one_thread()?.block_on(push::baseline(sink, 100, effort))?,
-        kafka::produce(&engines.kafka, events, 1, effort)?,
+        kafka::produce(&engines.kafka, events.to_vec(), 1, effort)?,
     ];
     let each: Vec<_> = parts.iter().map(|part| format!("{:.1}", part.cpu_us)).collect();
     eprintln!("    consume, ask, send, produce: {} µs", each.join(" + "));
@@ -110,26 +117,31 @@ fn parts(bench: &Bench, cluster: &Cluster, sink: &Ready, topic: &str, count: u64
 }
 
 /// The same parts in one process, while each waits for the others: how far down one could come at all.
-async fn chain(cluster: &Cluster, sink: &Ready, topic: &str, count: u64) -> anyhow::Result<Sample> {
+async fn chain(
+    cluster: &Cluster,
+    sink: &Ready,
+    (topic, count): (&str, u64),
+    events: &[kafka::Made],
+) -> anyhow::Result<Sample> {
     let deliveries = (0..kafka::DIFFERENT as u64).map(delivery).collect::<anyhow::Result<Vec<_>>>()?;
     let chain = Chain {
         from: (cluster.engines.kafka.clone(), topic.to_owned()),
         store: Store::open(&cluster.engines.redis, &cluster.redis_prefix()).await?,
         send: Some((Connection::open(sink).await?, Requests::of(&deliveries, sink)?)),
-        written: events(cluster)?,
+        written: events.to_vec(),
         each: 1,
     };
     chain.run(count).await
 }
 
-/// Events of ends, made beforehand.
-fn events(cluster: &Cluster) -> anyhow::Result<Vec<kafka::Made>> {
-    let status = bus::Topics::new(&cluster.prefix).status();
-    let event = |person: usize| {
-        let ended = Status::Delivery(fixture::ended(delivery(person as u64)?)).encode();
-        Ok(kafka::Made::new(&status, person, ended))
-    };
-    (0..kafka::DIFFERENT).map(event).collect()
+/// What the gateway has told when it took the first `count` deliveries, for the baseline to write it again.
+fn events(cluster: &Cluster, count: u64) -> anyhow::Result<Vec<kafka::Made>> {
+    let topics = bus::Topics::new(&cluster.prefix);
+    kafka::Made::again(
+        &cluster.engines.kafka,
+        &[(&topics.status(), &topics.dead(Stage::Indexer))],
+        usize::try_from(count)?,
+    )
 }
 
 /// One message after the other, each step awaited.

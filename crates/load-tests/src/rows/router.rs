@@ -3,8 +3,8 @@
 
 use std::sync::{Arc, atomic::AtomicU64};
 
-use bus::topic;
-use domain::{Channel, ChannelType, Lane, Message, Recipient, State, Status, TemplateKey, TemplateRef};
+use bus::topic::{self, Stage};
+use domain::{Channel, ChannelType, Lane, Message, Recipient, TemplateKey, TemplateRef};
 use serde_json::json;
 use service_kit::Kit;
 use wire::Record as _;
@@ -38,14 +38,15 @@ pub(super) fn run(bench: &Bench) -> anyhow::Result<Outcomes> {
     };
     fill()?;
     one_worker()?.block_on(ours(&cluster, count))?;
+    let written = written(&cluster, count)?;
     let names = ["router", "consume, MGET, produce", "raw parts at the same time"];
     let sides = bench.compare("router", &names, |side| match side {
         0 => {
             fill()?;
             one_worker()?.block_on(ours(&cluster, count))
         }
-        1 => parts(bench, &cluster, &notifications, count),
-        _ => one_worker()?.block_on(chain(&cluster, &notifications, count)),
+        1 => parts(bench, &cluster, &notifications, &written, count),
+        _ => one_worker()?.block_on(chain(&cluster, &notifications, &written, count)),
     })?;
     let figure = Figure::of("router", "notifications/CPU-s", Better::More, 0.4, &sides[0], &sides[1]);
     Ok(Outcomes { figures: vec![figure], sides: vec![("router".to_owned(), sides)], ..Outcomes::default() })
@@ -75,13 +76,13 @@ pub(super) async fn routed(mut kit: Kit, count: u64, records: u64) -> anyhow::Re
 }
 
 /// The CPU time of each part alone, added up; the records are those that the router writes.
-fn parts(bench: &Bench, cluster: &Cluster, topic: &str, count: u64) -> anyhow::Result<Sample> {
+fn parts(bench: &Bench, cluster: &Cluster, topic: &str, written: &[kafka::Made], count: u64) -> anyhow::Result<Sample> {
     let (effort, engines) = (bench.effort, &cluster.engines);
     let parts = [
         kafka::consume(&engines.kafka, topic, count, effort)?,
         one_thread()?
             .block_on(async { Store::open(&engines.redis, &cluster.redis_prefix()).await?.ask(false, effort).await })?,
-        kafka::produce(&engines.kafka, written(cluster)?, RECORDS, effort)?,
+        kafka::produce(&engines.kafka, written.to_vec(), RECORDS, effort)?,
     ];
     let each: Vec<_> = parts.iter().map(|part| format!("{:.1}", part.cpu_us)).collect();
     eprintln!("    consume, ask, produce: {} µs", each.join(" + "));
@@ -91,29 +92,23 @@ fn parts(bench: &Bench, cluster: &Cluster, topic: &str, count: u64) -> anyhow::R
 
 /// The same parts in one process, while each waits for the others, and a key in Redis for each decision: how far down one
 /// could come at all.
-async fn chain(cluster: &Cluster, topic: &str, count: u64) -> anyhow::Result<Sample> {
+async fn chain(cluster: &Cluster, topic: &str, written: &[kafka::Made], count: u64) -> anyhow::Result<Sample> {
     let chain = Chain {
         from: (cluster.engines.kafka.clone(), topic.to_owned()),
         store: Store::open(&cluster.engines.redis, &cluster.redis_prefix()).await?,
         send: None,
-        written: written(cluster)?,
+        written: written.to_vec(),
         each: RECORDS,
     };
     chain.run(count).await
 }
 
-/// What the router writes, made beforehand.
-fn written(cluster: &Cluster) -> anyhow::Result<Vec<kafka::Made>> {
+/// What the router has written when it took the first `count` notifications, for the baseline to write it again.
+fn written(cluster: &Cluster, count: u64) -> anyhow::Result<Vec<kafka::Made>> {
     let topics = bus::Topics::new(&cluster.prefix);
-    // not where the gateway's row would read it
-    let (deliveries, status) = (topics.deliveries(Channel::Apns, Lane::Low), topics.status());
-    let mut written = Vec::with_capacity(kafka::DIFFERENT);
-    for person in 0..kafka::DIFFERENT / 2 {
-        let n = person as u64;
-        let delivery = fixture::delivery(Recipient::User(fixture::user(n)?), Channel::Apns, fixture::token(n)?)?;
-        debug_assert_eq!(delivery.state(), State::Queued);
-        written.push(kafka::Made::new(&deliveries, person, delivery.encode()));
-        written.push(kafka::Made::new(&status, person, Status::Delivery(delivery.into_status()).encode()));
-    }
-    Ok(written)
+    let (deliveries, status) = (topics.deliveries(Channel::Apns, Lane::Normal), topics.status());
+    // written again where no row reads
+    let again =
+        [(&*deliveries, &topics.deliveries(Channel::Apns, Lane::Low)), (&*status, &topics.dead(Stage::Indexer))];
+    kafka::Made::again(&cluster.engines.kafka, &again, usize::try_from(count)?)
 }
