@@ -23,7 +23,15 @@ pub const REDRIVEN_AT: &str = "redriven-at";
 #[derive(Debug, Clone)]
 pub struct Topics {
     prefix: Arc<str>,
+    // those of every record are named once
+    /// By type, then by lane.
+    notifications: Arc<[Lanes]>,
+    /// By channel, then by lane.
+    deliveries: Arc<[Lanes]>,
+    status: Arc<str>,
 }
+
+type Lanes = [Arc<str>; Lane::ALL.len()];
 
 /// A service that gives records up; each has a dead-letter topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,15 +101,18 @@ pub struct TopicSettings {
 impl Topics {
     /// Names under a prefix such as `carillon.`.
     pub fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.into() }
+        let name = |rest: &[&str]| [&[prefix], rest].concat().concat().into();
+        let lanes = |kind, of| Lane::ALL.map(|lane| name(&[kind, of, ".", lane.as_str()]));
+        Self {
+            prefix: prefix.into(),
+            notifications: ChannelType::ALL.iter().map(|of| lanes("notifications.", of.as_str())).collect(),
+            deliveries: Channel::ALL.iter().map(|channel| lanes("deliveries.", channel.as_str())).collect(),
+            status: name(&["status"]),
+        }
     }
 
-    /// Made for every record that is published, so without formatting.
     fn name(&self, rest: &[&str]) -> Arc<str> {
-        let mut name = String::with_capacity(self.prefix.len() + 32);
-        name.push_str(&self.prefix);
-        rest.iter().for_each(|part| name.push_str(part));
-        name.into()
+        [&[&*self.prefix], rest].concat().concat().into()
     }
 
     /// CloudEvents of upstream services; public.
@@ -111,7 +122,7 @@ impl Topics {
 
     /// One notification for one recipient, to be decided.
     pub fn notifications(&self, of: ChannelType, lane: Lane) -> Arc<str> {
-        self.name(&["notifications.", of.as_str(), ".", lane.as_str()])
+        self.notifications[of as usize][lane as usize].clone()
     }
 
     /// The lane's notifications of every type.
@@ -121,12 +132,12 @@ impl Topics {
 
     /// One delivery to make.
     pub fn deliveries(&self, channel: Channel, lane: Lane) -> Arc<str> {
-        self.name(&["deliveries.", channel.as_str(), ".", lane.as_str()])
+        self.deliveries[channel as usize][lane as usize].clone()
     }
 
     /// Every step of everything; public.
     pub fn status(&self) -> Arc<str> {
-        self.name(&["status"])
+        self.status.clone()
     }
 
     /// Tenants, keys and so on; compacted.

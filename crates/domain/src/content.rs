@@ -62,8 +62,8 @@ impl Content {
     pub fn check(&self, at: &str) -> Result<(), FieldErrors> {
         let mut errors = FieldErrors::default();
         check_size(self, at, &mut errors);
-        if let Some(text) = &self.default {
-            errors.take(&format!("{at}/default"), check_text(text));
+        if let Some(Err(detail)) = self.default.as_ref().map(check_text) {
+            errors.add(format!("{at}/default"), detail);
         }
         for (name, own) in &self.channels {
             let pointer = format!("{at}/{}", escape(name));

@@ -90,7 +90,9 @@ impl TemplateRef {
 
 impl fmt::Display for TemplateRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.key, self.version)
+        f.write_str(self.key.as_str())?;
+        f.write_str("@")?;
+        self.version.fmt(f)
     }
 }
 

@@ -199,7 +199,10 @@ impl Compiler<'_, '_> {
 
 /// A JSON value as the engine has it.
 pub(crate) fn of_json(json: &Value) -> minijinja::Value {
-    minijinja::value::Serde(json).into()
+    match json {
+        Value::String(text) => text.as_str().into(),
+        other => minijinja::value::Serde(other).into(),
+    }
 }
 
 /// Whether a text is more than itself.

@@ -53,7 +53,7 @@ macro_rules! record {
     ($domain:ty, $message:ident) => {
         impl Record for $domain {
             fn encode(&self) -> Bytes {
-                message::Fields::to_bytes(self).into()
+                message::Fields::to_bytes(self)
             }
             fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
                 proto::$message::decode(bytes)

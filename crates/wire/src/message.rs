@@ -3,13 +3,18 @@
 //! A generated message owns all its texts: to write one record, each of them would be copied and thrown away. Records are read
 //! by the generated messages, which hold what is written here to `envelope.proto`.
 
-use std::{collections::BTreeMap, io::Write as _};
+use std::{cell::RefCell, collections::BTreeMap, io::Write as _};
 
+use bytes::Bytes;
 use prost::encoding::{WireType, encode_varint};
 use uuid::Uuid;
 
-/// Bytes of most records.
-const TYPICAL: usize = 512;
+thread_local! {
+    static DRAFT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What larger messages take is given back.
+const LARGE: usize = 64 * 1024;
 
 /// A message that is written. As proto3 has it, a field with its default value is left out.
 pub(crate) struct Message<'b>(&'b mut Vec<u8>);
@@ -19,11 +24,15 @@ pub(crate) trait Fields {
     /// Writes all fields.
     fn write(&self, to: &mut Message<'_>);
 
-    /// The whole message.
-    fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(TYPICAL);
-        self.write(&mut Message(&mut bytes));
-        bytes
+    /// The whole message. It is put together where the last one was, and takes no more memory than it has bytes.
+    fn to_bytes(&self) -> Bytes {
+        DRAFT.with_borrow_mut(|draft| {
+            draft.clear();
+            self.write(&mut Message(draft));
+            let bytes = Bytes::copy_from_slice(draft);
+            draft.shrink_to(LARGE);
+            bytes
+        })
     }
 }
 

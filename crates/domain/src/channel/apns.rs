@@ -118,5 +118,5 @@ pub fn address(text: &str) -> Result<String, String> {
 
 /// The last four digits of a token that is long enough to hide behind them.
 pub fn masked(address: &str) -> String {
-    if address.len() < 16 { "…".into() } else { format!("…{}", &address[address.len() - 4..]) }
+    if address.len() < 16 { "…".into() } else { ["…", &address[address.len() - 4..]].concat() }
 }
