@@ -37,40 +37,43 @@ pub(crate) struct Router {
     pub(crate) words: Words,
 }
 
-/// A record that decoded.
-struct Item {
-    notification: Notification,
-    work: Work,
-}
-
 /// Boxed, for a case is large and passed on a few times.
 type Cases = Vec<Box<Case>>;
 
-/// A record that was decided over, with the user as they are now, for the language.
+/// A record that decoded, and what is made of it.
 struct Case {
-    item: Item,
+    notification: Notification,
+    work: Work,
+    /// As they are now, for the language.
     user: Option<User>,
+    /// Has no lines until it is decided.
     plan: Plan,
+}
+
+impl Case {
+    fn new((notification, work): (Notification, Work)) -> Box<Self> {
+        let plan = Plan { at: notification.accepted_at, accepted_at: notification.accepted_at, lines: Vec::new() };
+        Box::new(Self { notification, work, user: None, plan })
+    }
 }
 
 #[async_trait]
 impl Stage for Router {
     async fn handle(&self, batch: Vec<Work>) {
         let decoded = self.dead.decode::<Notification>(batch).await;
-        let items: Vec<_> = decoded.into_iter().map(|(notification, work)| Item { notification, work }).collect();
-        let decided = self.decide(items).await;
+        let decided = self.decide(decoded.into_iter().map(Case::new).collect()).await;
         let mut burst = Vec::with_capacity(2 * decided.len());
         let mut shares = Vec::with_capacity(decided.len());
         let mut begun = Instant::now();
         let snapshot = self.config.snapshot();
-        for decided in in_turns(decided.into_iter(), |d| d.item.notification.tenant.clone()) {
+        for mut case in in_turns(decided, |case| &case.notification.tenant) {
             if begun.elapsed() > BURST {
                 self.publish(std::mem::take(&mut burst), std::mem::take(&mut shares)).await;
                 begun = Instant::now();
             }
             let before = burst.len();
-            let ended = self.outgoing(&decided, &snapshot, &mut burst);
-            let ack = decided.item.work.ack;
+            let ended = self.outgoing(&mut case, &snapshot, &mut burst);
+            let ack = case.work.ack;
             if let Err(Missing(template)) = ended {
                 tracing::warn!(%template, "a template is not here yet, the record waits");
                 burst.truncate(before);
@@ -85,14 +88,15 @@ impl Stage for Router {
 
 /// Puts what is of one tenant behind each other and the tenants side by side, so that none of them has to wait for all that
 /// another one has sent.
-fn in_turns<T>(all: impl Iterator<Item = T>, tenant: impl Fn(&T) -> TenantId) -> impl Iterator<Item = T> {
-    let mut turns: HashMap<TenantId, usize> = HashMap::default();
+fn in_turns<T>(all: Vec<T>, tenant: impl Fn(&T) -> &TenantId) -> impl Iterator<Item = T> {
+    let mut counts: HashMap<&TenantId, usize> = HashMap::default();
     let turn = |item| {
-        let turn = turns.entry(tenant(&item)).or_default();
-        *turn += 1;
-        (*turn, item)
+        let count = counts.entry(tenant(item)).or_default();
+        *count += 1;
+        *count
     };
-    let mut all: Vec<_> = all.map(turn).collect();
+    let turns: Vec<_> = all.iter().map(turn).collect();
+    let mut all: Vec<_> = turns.into_iter().zip(all).collect();
     all.sort_by_key(|(turn, _)| *turn);
     all.into_iter().map(|(_, item)| item)
 }
@@ -100,51 +104,50 @@ fn in_turns<T>(all: impl Iterator<Item = T>, tenant: impl Fn(&T) -> TenantId) ->
 impl Router {
     /// Decides, and has the ledger keep it: whoever comes to a record again, because this process or its answer was lost, makes
     /// the same of it, though the user may have changed since. A record of which that cannot be said waits.
-    async fn decide(&self, items: Vec<Item>) -> Cases {
-        let recipient = |item: &Item| UserKey::of(&item.notification.tenant, &item.notification.recipient);
-        let users = match self.users.look_up_each(items.iter().map(recipient)).await {
+    async fn decide(&self, cases: Cases) -> Cases {
+        let recipients = cases.iter().map(|case| UserKey::of(&case.notification.tenant, &case.notification.recipient));
+        let users = match self.users.look_up_each(recipients).await {
             Ok(users) => users,
-            Err(error) => return wait(items.into_iter(), &error, "cannot look up recipients, the records wait"),
+            Err(error) => return wait(cases, &error, "cannot look up recipients, the records wait"),
         };
         let (now, snapshot) = (Timestamp::now(), self.config.snapshot());
-        let (mut decided, mut decisions) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
-        for (item, user) in items.into_iter().zip(users) {
-            let user = match user {
-                Ok(user) => user,
+        let (mut decided, mut decisions) = (Vec::with_capacity(cases.len()), Vec::with_capacity(cases.len()));
+        for (mut case, user) in cases.into_iter().zip(users) {
+            match user {
+                Ok(user) => case.user = user,
                 Err(error) => {
                     tracing::error!(%error, "cannot read a user, whose records wait");
-                    item.work.ack.retry(DOWN);
+                    case.work.ack.retry(DOWN);
                     continue;
                 }
-            };
-            let n = &item.notification;
+            }
+            let n = &case.notification;
             let category = n.category.as_ref().and_then(|c| snapshot.category(&n.tenant, c));
             let policy = Policy { opt_in: category.is_some_and(|c| c.opt_in) };
-            let plan = decide(n, user.as_ref(), policy, now);
+            let plan = decide(n, case.user.as_ref(), policy, now);
             let (notification, recipient) = (n.id, n.recipient.key());
             decisions.push(Decision { notification, recipient, plan: Decided(plan.encode()) });
-            decided.push(Box::new(Case { item, user, plan }));
+            case.plan = plan;
+            decided.push(case);
         }
         match self.ledger.decide(&decisions).await {
             Ok(stood) => self.stand_by(decided, stood).await,
-            Err(error) => {
-                wait(decided.into_iter().map(|d| d.item), &error, "cannot record decisions, the records wait")
-            }
+            Err(error) => wait(decided, &error, "cannot record decisions, the records wait"),
         }
     }
 
     /// Takes the decisions that stood already.
     async fn stand_by(&self, decided: Cases, stood: Vec<Option<Decided>>) -> Cases {
         let (mut standing, mut unreadable) = (Vec::with_capacity(decided.len()), Vec::new());
-        for (mut decided, stood) in decided.into_iter().zip(stood) {
+        for (mut case, stood) in decided.into_iter().zip(stood) {
             match stood.map(|plan| Plan::decode(&plan.0)) {
-                None => standing.push(decided),
+                None => standing.push(case),
                 Some(Ok(plan)) => {
-                    decided.plan = plan;
-                    decided.item.notification.accepted_at = decided.plan.accepted_at;
-                    standing.push(decided);
+                    case.notification.accepted_at = plan.accepted_at;
+                    case.plan = plan;
+                    standing.push(case);
                 }
-                Some(Err(error)) => unreadable.push((decided.item.work, format!("the ledger's entry: {error}"))),
+                Some(Err(error)) => unreadable.push((case.work, format!("the ledger's entry: {error}"))),
             }
         }
         self.dead.bury_or_wait(unreadable, "undecodable").await;
@@ -166,30 +169,29 @@ impl Router {
         }
     }
 
-    /// Everything that comes of one notification: its deliveries, and a status event for each line of the plan.
+    /// Everything that comes of one notification: its deliveries, and a status event for each line of the plan, which are taken
+    /// out of it.
     fn outgoing(
         &self,
-        Case { item, user, plan }: &Case,
+        Case { notification: n, work, user, plan }: &mut Case,
         snapshot: &Snapshot,
         burst: &mut Vec<Outgoing>,
     ) -> Result<(), Missing> {
-        let n = &item.notification;
         let key = topic::recipient_key(&n.tenant, &n.recipient);
-        let headers = item.work.record.headers.handed_on();
+        let headers = work.record.headers.handed_on();
         let mut publish = |topic, value| {
             burst.push(Outgoing { topic, key: Some(key.clone()), headers: headers.clone(), value: Some(value) });
         };
-        for (i, line) in plan.lines.iter().enumerate() {
+        for (i, line) in std::mem::take(&mut plan.lines).into_iter().enumerate() {
             let mut delivery = match line {
                 Planned::Send { channel, target, locale } => {
                     let wanted = [n.locale.as_ref(), locale.as_ref(), user.as_ref().and_then(|u| u.locale.as_ref())];
-                    let target = Some(target.clone());
-                    let mut delivery = Delivery::begin(n, *channel, target, plan.at, State::Queued, None);
+                    let mut delivery = Delivery::begin(n, channel, Some(target), plan.at, State::Queued, None);
                     self.words.put_into(&mut delivery, n, snapshot, wanted)?;
                     delivery
                 }
                 Planned::End { channel, state, reason } => {
-                    Delivery::begin(n, *channel, None, plan.at, *state, Some(*reason))
+                    Delivery::begin(n, channel, None, plan.at, state, Some(reason))
                 }
             };
             delivery.leads = i == 0;
@@ -203,12 +205,8 @@ impl Router {
 }
 
 /// Hands the records back until a store answers again.
-fn wait(items: impl Iterator<Item = Item>, error: &StoreError, what: &str) -> Cases {
-    let mut records = 0;
-    for item in items {
-        item.work.ack.retry(DOWN);
-        records += 1;
-    }
-    tracing::warn!(%error, records, "{what}");
+fn wait(cases: Cases, error: &StoreError, what: &str) -> Cases {
+    tracing::warn!(%error, records = cases.len(), "{what}");
+    cases.into_iter().for_each(|case| case.work.ack.retry(DOWN));
     Vec::new()
 }
