@@ -23,8 +23,7 @@ pub const REDRIVEN_AT: &str = "redriven-at";
 #[derive(Debug, Clone)]
 pub struct Topics {
     prefix: Arc<str>,
-    // those of every record are named once
-    /// By type, then by lane.
+    /// By type, then by lane. These three are needed for every record, so they are put together once.
     notifications: Arc<[Lanes]>,
     /// By channel, then by lane.
     deliveries: Arc<[Lanes]>,
@@ -98,10 +97,14 @@ pub struct TopicSettings {
     pub retention_ms: i64,
 }
 
+fn name(prefix: &str, rest: &[&str]) -> Arc<str> {
+    [&[prefix], rest].concat().concat().into()
+}
+
 impl Topics {
     /// Names under a prefix such as `carillon.`.
     pub fn new(prefix: &str) -> Self {
-        let name = |rest: &[&str]| [&[prefix], rest].concat().concat().into();
+        let name = |rest: &[&str]| name(prefix, rest);
         let lanes = |kind, of| Lane::ALL.map(|lane| name(&[kind, of, ".", lane.as_str()]));
         Self {
             prefix: prefix.into(),
@@ -112,7 +115,7 @@ impl Topics {
     }
 
     fn name(&self, rest: &[&str]) -> Arc<str> {
-        [&[&*self.prefix], rest].concat().concat().into()
+        name(&self.prefix, rest)
     }
 
     /// CloudEvents of upstream services; public.

@@ -90,9 +90,7 @@ impl TemplateRef {
 
 impl fmt::Display for TemplateRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.key.as_str())?;
-        f.write_str("@")?;
-        self.version.fmt(f)
+        write!(f, "{}@{}", self.key, self.version)
     }
 }
 

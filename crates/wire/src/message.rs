@@ -27,9 +27,11 @@ pub(crate) trait Fields {
     /// The whole message. It is put together where the last one was, and takes no more memory than it has bytes.
     fn to_bytes(&self) -> Bytes {
         DRAFT.with_borrow_mut(|draft| {
+            // also what a panic may have left of the last one
             draft.clear();
             self.write(&mut Message(draft));
             let bytes = Bytes::copy_from_slice(draft);
+            draft.clear();
             draft.shrink_to(LARGE);
             bytes
         })

@@ -75,8 +75,8 @@ impl Made {
         Self { topic: topic.clone(), key: format!("bench/user:user-{person:07}").into_bytes(), value, headers }
     }
 
-    /// Records just as the product wrote them to some topics, and in the order in which it did: all go to `to` instead, and
-    /// there are as many as go round, out of the middle of the `count` that each topic holds.
+    /// Records just as the product wrote them to some topics, each now for another one, and in the order in which it did: as
+    /// many as go round, out of the middle of the `count` that each of the topics holds.
     pub fn again(brokers: &str, topics: &[(&str, &Arc<str>)], count: usize) -> anyhow::Result<Vec<Self>> {
         let mut all = Vec::with_capacity(topics.len() * count);
         for (from, to) in topics {
