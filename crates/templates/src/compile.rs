@@ -9,8 +9,9 @@ use serde_json::Value;
 use crate::{
     MAX_ALL_LEAVES, MAX_DEPTH, MAX_ERRORS, MAX_LEAF_BYTES, MAX_LEAVES,
     context::Variables,
-    guard::{explain, guard},
+    guard::{Guarded, explain, guard},
     language::{self, HTML},
+    merge::Merge,
 };
 
 /// Texts of a channel's own fields; any other text that is one expression keeps the expression's type.
@@ -55,6 +56,8 @@ pub(crate) enum Node {
     Text {
         name: String,
         typed: bool,
+        /// Tried first.
+        merge: Option<Merge>,
     },
     List(Vec<Self>),
     Object(Vec<(String, Self)>),
@@ -180,13 +183,13 @@ impl Compiler<'_, '_> {
                 return Node::Plain(Value::Null);
             }
             match guard(source, &self.declared, matches!(purpose, Use::Value)) {
-                Ok((guarded, typed)) => {
+                Ok(Guarded { source, keeps, merge }) => {
                     // pointers cut long keys short, so two of them can be the same
                     let number = self.all_leaves;
-                    let kind = if matches!(purpose, Use::Html) { HTML } else { "" };
+                    let (kind, merge) = if matches!(purpose, Use::Html) { (HTML, None) } else { ("", merge) };
                     let name = format!("{kind}{number}:{pointer}");
-                    match self.engine.add_template_owned(name.clone(), guarded) {
-                        Ok(()) => return Node::Text { name, typed },
+                    match self.engine.add_template_owned(name.clone(), source) {
+                        Ok(()) => return Node::Text { name, typed: keeps, merge },
                         Err(e) => self.errors.add(at, explain(&e)),
                     }
                 }

@@ -30,9 +30,21 @@ impl Variables {
                 .collect(),
         )
     }
+
+    /// The value that the data or the declaration gives a variable, if that is a text.
+    pub(crate) fn text<'v>(&'v self, name: &str, data: &'v Map<String, serde_json::Value>) -> Option<&'v str> {
+        match data.get(name) {
+            Some(value) => value.as_str(),
+            None => self.0[self.place(name)?].default.as_ref()?.as_str(),
+        }
+    }
+
+    fn place(&self, name: &str) -> Option<usize> {
+        self.0.binary_search_by(|v| v.name.as_str().cmp(name)).ok()
+    }
 }
 
-/// What a rendering has of them, and its meter. It is made for each text that goes out, so the names are not copied into it.
+/// What a rendering has of them, and its meter. It is made for each delivery, so the names are not copied into it.
 #[derive(Debug)]
 pub(crate) struct Context {
     variables: Variables,
@@ -61,7 +73,6 @@ impl Object for Context {
         if name == meter::NAME {
             return Some(self.meter.clone());
         }
-        let at = self.variables.0.binary_search_by(|v| v.name.as_str().cmp(name)).ok()?;
-        self.values[at].clone()
+        self.values[self.variables.place(name)?].clone()
     }
 }

@@ -6,6 +6,7 @@ mod compile;
 mod context;
 mod guard;
 mod language;
+mod merge;
 mod meter;
 mod render;
 

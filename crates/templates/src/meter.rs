@@ -26,6 +26,11 @@ pub(crate) const NAME: &str = "the meter";
 /// What a value costs besides the bytes of its text: about what it takes in memory.
 const VALUE: u64 = 16;
 
+/// What a text costs that something is made of; any other value costs as much as an empty one.
+pub(crate) const fn cost(text: &str) -> u64 {
+    VALUE + text.len() as u64
+}
+
 /// How deep values may be nested: deeper ones would overflow the stack when they are written, compared or dropped.
 const MAX_DEPTH: usize = 64;
 
@@ -52,7 +57,8 @@ impl Meter {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn spend(&self, units: u64) -> Result<(), Error> {
+    /// Takes from the budget.
+    pub(crate) fn spend(&self, units: u64) -> Result<(), Error> {
         let spent = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(units));
         spent.map(drop).map_err(|_| Error::new(ErrorKind::OutOfFuel, "it handles more than a rendering may"))
     }
@@ -61,7 +67,7 @@ impl Meter {
         if depth > MAX_DEPTH {
             return Err(Error::new(ErrorKind::InvalidOperation, format!("values are nested deeper than {MAX_DEPTH}")));
         }
-        self.spend(VALUE + value.as_str().map_or(0, str::len) as u64)?;
+        self.spend(cost(value.as_str().unwrap_or_default()))?;
         let kind = value.kind();
         if matches!(kind, ValueKind::Seq | ValueKind::Iterable | ValueKind::Map) {
             for item in value.try_iter()? {

@@ -15,6 +15,7 @@ use crate::{
     context::Context,
     guard::explain,
     language::HTML,
+    merge::Merge,
     meter::{Limited, Meter},
 };
 
@@ -34,7 +35,7 @@ impl Default for Limits {
 }
 
 /// Bytes of most texts.
-const TYPICAL: usize = 128;
+pub(crate) const TYPICAL: usize = 128;
 
 /// What a template says on a channel.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,17 +81,17 @@ impl Compiled {
 
 struct Run<'c> {
     compiled: &'c Compiled,
-    context: minijinja::Value,
+    data: &'c Map<String, Value>,
+    /// Of the engine, once it is needed.
+    context: Option<minijinja::Value>,
     meter: Arc<Meter>,
     limits: Limits,
     written: usize,
 }
 
 impl<'c> Run<'c> {
-    fn new(compiled: &'c Compiled, data: &Map<String, Value>, limits: Limits) -> Self {
-        let meter = Arc::new(Meter::new(limits.work));
-        let context = minijinja::Value::from_object(Context::new(&compiled.variables, data, &meter));
-        Self { compiled, context, meter, limits, written: 0 }
+    fn new(compiled: &'c Compiled, data: &'c Map<String, Value>, limits: Limits) -> Self {
+        Self { compiled, data, context: None, meter: Arc::new(Meter::new(limits.work)), limits, written: 0 }
     }
 
     fn content(&mut self, channel: Channel, said: &Said) -> Result<Content, RenderError> {
@@ -119,17 +120,28 @@ impl<'c> Run<'c> {
             Node::Plain(value) => Ok(value.clone()),
             Node::List(nodes) => nodes.iter().map(|n| self.node(n)).collect(),
             Node::Object(nodes) => self.object(nodes).map(Value::Object),
-            Node::Text { name, typed } => {
-                self.run(name, *typed).map_err(|detail| RenderError { pointer: pointer(name), detail })
-            }
+            Node::Text { name, typed, merge } => match merge.as_ref().and_then(|merge| self.merged(merge)) {
+                Some(text) => Ok(Value::String(text)),
+                None => self.run(name, *typed).map_err(|detail| RenderError { pointer: pointer(name), detail }),
+            },
         }
+    }
+
+    fn merged(&mut self, merge: &Merge) -> Option<String> {
+        let (text, work) = merge.text(&self.compiled.variables, self.data, self.limits.output - self.written)?;
+        self.meter.spend(work).ok()?;
+        self.written += text.len();
+        Some(text)
     }
 
     fn run(&mut self, name: &str, typed: bool) -> Result<Value, String> {
         let limit = self.limits.output - self.written;
         let mut out = Limited { bytes: Vec::with_capacity(TYPICAL), limit, full: false };
         let template = self.compiled.engine.get_template(name).map_err(|e| explain(&e))?;
-        let rendered = template.render_captured_to(self.context.clone(), &mut out).map(drop);
+        let context = self.context.get_or_insert_with(|| {
+            minijinja::Value::from_object(Context::new(&self.compiled.variables, self.data, &self.meter))
+        });
+        let rendered = template.render_captured_to(context.clone(), &mut out).map(drop);
         if out.full {
             return Err(self.too_long());
         }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use domain::{Channel, FieldErrors, Locale, template::Template};
+use proptest::{prelude::*, sample::select};
 use serde_json::{Map, Value, json};
 use templates::{Cache, Compiled, Limits, RenderError, Rendered, check, check_data};
 
@@ -206,6 +207,35 @@ fn the_limits_are_of_the_rendering_as_a_whole() {
     assert_eq!(render(347, 302).unwrap_err().pointer, "/contents/en/webhook/c");
     let error = render(348, 301).unwrap_err();
     assert!(error.pointer == "/contents/en/webhook/c" && error.detail.contains("301 bytes"), "{error}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The oracle is the engine, which alone can take the same text with an empty condition behind it.
+    #[test]
+    fn texts_with_nothing_but_names_say_what_the_engine_makes_of_them(
+        pieces in proptest::collection::vec(
+            select(&["Hi ", " \n", "{ ", "}} ", "é", "{# c #}", "{{ a }}", "{{a}}", "{{- b -}}", "{{ c }}", "{{ 'x' }}"][..]), 0..6),
+        a in select(&["\"Ana\"", "\"<\\\"{{ b }}\"", "\"\"", "7", "null", "[\"x\"]"][..]),
+        c in any::<bool>(),
+        work in select(&[0, 18, 19, 40, u64::MAX][..]),
+        output in select(&[0, 3, 5, 9, usize::MAX][..]),
+    ) {
+        // what has no tags at all is not rendered
+        let source = format!("{{# #}}{}", pieces.concat());
+        let engine = format!("{source}{{% if true %}}{{% endif %}}");
+        let mut data = object(json!({"a": serde_json::from_str::<Value>(a).unwrap()}));
+        if c {
+            data.insert("c".to_owned(), json!("given"));
+        }
+        let said = [source, engine].map(|body| {
+            let variables = json!({"a": {"description": ""}, "b": {"description": "", "default": "bb"}, "c": {"description": ""}});
+            let both = template(variables, json!({"en": {"default": {"title": "{{ b }}", "body": body}}}));
+            Compiled::new(&both).unwrap().render(Channel::Webhook, &[], &data, Limits { work, output })
+        });
+        prop_assert_eq!(&said[0], &said[1]);
+    }
 }
 
 #[test]

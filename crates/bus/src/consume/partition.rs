@@ -1,6 +1,9 @@
 //! One assigned partition: its window of offsets, and one in-flight slot per key.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{VecDeque, hash_map},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use foldhash::{HashMap, HashMapExt as _};
@@ -49,21 +52,27 @@ impl Assigned {
         }
         let entry = Entry { record: Arc::new(record), panics: 0 };
         let (Some(keys), Some(key)) = (&mut self.keys, entry.record.key.clone()) else { return Some(entry) };
-        if let Some(queue) = keys.get_mut(&key) {
-            queue.push_back(entry);
-            return None;
+        match keys.entry(key) {
+            hash_map::Entry::Occupied(mut queue) => {
+                queue.get_mut().push_back(entry);
+                None
+            }
+            hash_map::Entry::Vacant(free) => {
+                free.insert(VecDeque::new());
+                Some(entry)
+            }
         }
-        keys.insert(key, VecDeque::new());
-        Some(entry)
     }
 
     /// A record is finished; gives the next one of its key.
     pub(super) fn finish(&mut self, record: &Record) -> Option<Entry> {
         self.tracker.finish(record.at.offset);
         let (keys, key) = (self.keys.as_mut()?, record.key.as_ref()?);
-        let next = keys.get_mut(key)?.pop_front();
-        if next.is_none() {
-            keys.remove(key);
+        // mostly nothing waits behind it
+        let (key, mut queue) = keys.remove_entry(key)?;
+        let next = queue.pop_front();
+        if next.is_some() {
+            keys.insert(key, queue);
         }
         next
     }

@@ -18,16 +18,26 @@ use minijinja::machinery::{
 };
 
 use self::scan::scan;
-use crate::{language::syntax, meter::KEEP};
+use crate::{language::syntax, merge::Merge, meter::KEEP};
 
 /// Most problems that are told of one text.
 const MAX_PROBLEMS: usize = 10;
 /// Most characters of one.
 const MAX_DETAIL: usize = 500;
 
-/// Rewrites `source`. With `typed`, a text that is one expression and nothing else keeps the value; the flag says so.
+/// A text that may be run.
+pub(crate) struct Guarded {
+    /// What the engine gets.
+    pub(crate) source: String,
+    /// It keeps the value's type.
+    pub(crate) keeps: bool,
+    /// The same for whoever can do without the engine; nothing in it is escaped.
+    pub(crate) merge: Option<Merge>,
+}
+
+/// Rewrites `source`. With `typed`, a text that is one expression and nothing else keeps the value.
 /// The errors begin with the line.
-pub(crate) fn guard(source: &str, declared: &BTreeSet<&str>, typed: bool) -> Result<(String, bool), Vec<String>> {
+pub(crate) fn guard(source: &str, declared: &BTreeSet<&str>, typed: bool) -> Result<Guarded, Vec<String>> {
     scan(source).map_err(|e| vec![e])?;
     let tree = parse(source, "", syntax()).map_err(|e| vec![explain(&e)])?;
     let Stmt::Template(template) = &tree else { return Err(vec!["line 1: not a template".into()]) };
@@ -41,7 +51,11 @@ pub(crate) fn guard(source: &str, declared: &BTreeSet<&str>, typed: bool) -> Res
         problems: vec![],
     };
     rewriter.scoped([], |r| r.body(&template.children));
-    if rewriter.problems.is_empty() { Ok((rewriter.out, keeps)) } else { Err(rewriter.problems) }
+    if rewriter.problems.is_empty() {
+        Ok(Guarded { source: rewriter.out, keeps, merge: Merge::of(&template.children) })
+    } else {
+        Err(rewriter.problems)
+    }
 }
 
 /// An error of the engine's, with its line.

@@ -100,7 +100,7 @@ proptest! {
     #[test]
     fn the_guard_changes_nothing_but_sizes(source in text()) {
         let env = environment();
-        let Ok((guarded, _)) = guard(&source, &declared(), false) else {
+        let Ok(Guarded { source: guarded, .. }) = guard(&source, &declared(), false) else {
             prop_assert!(render(&env, "t", &source).is_none(), "{source:?} is refused, but works");
             return Ok(());
         };
@@ -116,7 +116,7 @@ proptest! {
         "\\", "\n", "join", "sort", "=", "==", "raw", "endraw", "é", "\u{0}",
     ][..]), 0..40)) {
         let source = words.join(" ");
-        if let Ok((guarded, _)) = guard(&source, &declared(), true) {
+        if let Ok(Guarded { source: guarded, .. }) = guard(&source, &declared(), true) {
             let env = environment();
             // what the guard writes is a template; only then does its rendering matter
             env.template_from_str(&guarded).unwrap_or_else(|e| panic!("{source:?} as {guarded:?}: {e}"));
