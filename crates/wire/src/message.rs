@@ -6,7 +6,7 @@
 use std::{cell::RefCell, collections::BTreeMap, io::Write as _};
 
 use bytes::Bytes;
-use prost::encoding::{WireType, encode_varint};
+use prost::encoding::{WireType, encode_varint, encoded_len_varint};
 use uuid::Uuid;
 
 thread_local! {
@@ -121,6 +121,11 @@ fn key(to: &mut Vec<u8>, tag: u32, kind: WireType) {
 fn varint(to: &mut Vec<u8>, value: u64) {
     match u8::try_from(value) {
         Ok(short) if short < 0x80 => to.push(short),
-        _ => encode_varint(value, to),
+        _ => {
+            // into a vector it would go byte by byte, each with a check for room
+            let mut bytes = [0; 10];
+            encode_varint(value, &mut bytes.as_mut_slice());
+            to.extend_from_slice(&bytes[..encoded_len_varint(value)]);
+        }
     }
 }

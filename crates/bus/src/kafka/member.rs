@@ -88,20 +88,22 @@ impl Member {
         let (sender, said) = mpsc::channel(WAITING);
         let (end, ended) = oneshot::channel();
         let drain_timeout = settings.drain_timeout;
-        let membership = Membership::new(shared.clone(), sender, drain_timeout);
+        // the same for assignments and for records, so that the partitions of both are compared without a look at the names
+        let names = TopicNames::known(topics.clone());
+        let membership = Membership::new(shared.clone(), sender, drain_timeout, names.clone());
         let consumer = blocking(move || {
             let config = settings.consumer(&group, gather);
             let consumer = BaseConsumer::from_config_and_context(&config, membership).map_err(|e| refused(&e))?;
             for topic in &topics {
                 partitions(consumer.client(), topic)?;
             }
-            let names: Vec<&str> = topics.iter().map(AsRef::as_ref).collect();
-            consumer.subscribe(&names).map_err(|e| unavailable(&e))?;
+            let wanted: Vec<&str> = topics.iter().map(AsRef::as_ref).collect();
+            consumer.subscribe(&wanted).map_err(|e| unavailable(&e))?;
             let consumer = Arc::new(consumer);
             let weak = Arc::downgrade(&consumer);
             thread::Builder::new()
                 .name(format!("kafka-{group}"))
-                .spawn(move || run(consumer, end))
+                .spawn(move || run(consumer, names, end))
                 .map_err(|e| LogError::Unavailable(e.to_string()))?;
             Ok(weak)
         })
@@ -237,9 +239,8 @@ impl Subscription for Member {
 }
 
 /// The polling thread. The consumer leaves its group when it is dropped at the end.
-fn run(consumer: Arc<BaseConsumer<Membership>>, end: oneshot::Sender<()>) {
+fn run(consumer: Arc<BaseConsumer<Membership>>, mut topics: TopicNames, end: oneshot::Sender<()>) {
     let member = consumer.context().clone();
-    let mut topics = TopicNames::default();
     while !member.stopped() {
         if let Err(error) = member.rest(&consumer) {
             tracing::warn!(%error, "could not pause or resume, it is tried again");

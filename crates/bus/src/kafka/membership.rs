@@ -72,8 +72,9 @@ impl Membership {
         shared: Arc<Shared>,
         said: mpsc::Sender<Result<Said, LogError>>,
         drain_timeout: Duration,
+        topics: TopicNames,
     ) -> Self {
-        Self { shared, said, drain_timeout, thread: Mutex::default() }
+        Self { shared, said, drain_timeout, thread: Mutex::new(OnThread { topics, ..OnThread::default() }) }
     }
 
     pub(super) fn stopped(&self) -> bool {

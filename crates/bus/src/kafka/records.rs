@@ -60,10 +60,15 @@ pub(super) fn poll<C: ConsumerContext>(
 }
 
 /// One allocation per topic, not per record.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct TopicNames(Vec<Arc<str>>);
 
 impl TopicNames {
+    /// Has these from the beginning.
+    pub(super) const fn known(names: Vec<Arc<str>>) -> Self {
+        Self(names)
+    }
+
     pub(super) fn of(&mut self, name: &str) -> Arc<str> {
         if let Some(known) = self.0.iter().find(|t| t.as_ref() == name) {
             return known.clone();
