@@ -13,15 +13,19 @@ check() { need_java 17 openjdk-17-jdk-headless; }
 fetch() { maven_fetch "54 MB" copy-dependencies -DincludeScope=runtime; }
 
 configure() {
-  local id data=$place/data voters="" first=$((port - 2 * (node - 1))) i
+  local id memory data=$place/data voters="" first=$((port - 2 * (node - 1))) i
   for ((i = 1; i <= brokers; i++)); do voters+=,$i@127.0.0.1:$((first + 2 * i - 1)); done
   # what was written alone does not become one of three
   if ((brokers > 1)); then data+=$brokers; fi
   mkdir -p "$data"
   render server.properties.tmpl "$place/server.properties" PORT="$port" CONTROLLER_PORT="$((port + 1))" DATA="$data" \
     NODE="$node" VOTERS="${voters#,}" COPIES="$brokers" MIN_ISR="$(((brokers + 1) / 2))"
-  command=("$(java_home 17)/bin/java"
-    -Xms128m -Xmx512m -XX:+UseSerialGC "${jit[@]}" -XX:+ExitOnOutOfMemoryError
+  # small, but each collection stops everything, a full one for 100 to 200 ms; or what bin/kafka-server-start.sh gives it
+  memory=(-Xms128m -Xmx512m -XX:+UseSerialGC)
+  if [[ $jvm == production ]]; then
+    memory=(-Xms1g -Xmx1g -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:InitiatingHeapOccupancyPercent=35 -XX:+ExplicitGCInvokesConcurrent)
+  fi
+  command=("$(java_home 17)/bin/java" "${memory[@]}" "${jit[@]}" -XX:+ExitOnOutOfMemoryError
     -Djava.io.tmpdir="$place/tmp" -Dlog4j2.configurationFile="$conf/log4j2.yaml" -cp "$place/package/*")
   if [[ ! -f $data/meta.properties ]]; then
     # the same for all brokers of a home, without a word between them
