@@ -4,7 +4,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -55,10 +58,11 @@ async fn settings() -> Option<ClusterSettings> {
     Some(settings)
 }
 
-/// The index, and what it was asked to take: how often each document.
+/// The index, what it was asked to take (how often each document), and how many it has said to have taken.
 struct Watched {
     index: Arc<dyn Deliveries>,
     offered: Arc<Mutex<BTreeMap<Uuid, usize>>>,
+    taken: Arc<AtomicUsize>,
 }
 
 #[async_trait]
@@ -68,7 +72,9 @@ impl Deliveries for Watched {
             let Status::Delivery(d) = document else { panic!("only deliveries here") };
             *self.offered.lock().expect("not poisoned").entry(d.id.0).or_default() += 1;
         }
-        self.index.index(documents).await
+        let results = self.index.index(documents).await?;
+        self.taken.fetch_add(results.iter().filter(|r| r.is_ok()).count(), Relaxed);
+        Ok(results)
     }
 
     async fn notification(&self, t: &TenantId, id: NotificationId) -> Result<Option<NotificationView>, StoreError> {
@@ -102,6 +108,7 @@ impl Deliveries for Watched {
 struct Desk {
     kit: Kit,
     offered: Arc<Mutex<BTreeMap<Uuid, usize>>>,
+    taken: Arc<AtomicUsize>,
     settings: ClusterSettings,
     _dir: tempfile::TempDir,
 }
@@ -114,11 +121,12 @@ impl Desk {
         let Kit { log, .. } = Kit::embedded(own.clone(), dir.path()).await.expect("a kit");
         let reached = ClusterSettings { elasticsearch_url: index, ..settings.clone() };
         let stores = cluster::connect(&reached).await.expect("connect");
-        let offered = Arc::default();
-        let deliveries = Arc::new(Watched { index: stores.deliveries.clone(), offered: Arc::clone(&offered) });
+        let (offered, taken) = (Arc::default(), Arc::default());
+        let (o, t) = (Arc::clone(&offered), Arc::clone(&taken));
+        let deliveries = Arc::new(Watched { index: stores.deliveries.clone(), offered: o, taken: t });
         let kit = Kit::new(own, log, Stores { deliveries, ..stores }, true).expect("valid settings");
         indexer::run(&kit).expect("valid settings");
-        Self { kit, offered, settings, _dir: dir }
+        Self { kit, offered, taken, settings, _dir: dir }
     }
 
     async fn hand_over(&self, documents: &[DeliveryStatus]) {
@@ -324,6 +332,8 @@ async fn an_index_that_is_away_is_waited_for() {
     let before: Vec<_> = (0..50).map(|_| of(State::Sent)).collect();
     desk.hand_over(&before).await;
     until("it works", async || desk.indexed(&ours).await.len() == 50).await;
+    // what can be found already may still wait for its answer
+    until("it knows", async || desk.taken.load(Relaxed) == 50).await;
 
     up.send_replace(false);
     let during: Vec<_> = (0..500).map(|_| of(State::Sent)).collect();
