@@ -1,4 +1,4 @@
-//! Merge fields: most texts only name variables between fixed words, and need no engine, which takes ten times as long.
+//! Merge fields: most texts only name variables between fixed words, and need no engine.
 
 use minijinja::machinery::ast::{Expr, Stmt};
 use serde_json::{Map, Value};

@@ -122,8 +122,8 @@ impl Desk {
         let reached = ClusterSettings { elasticsearch_url: index, ..settings.clone() };
         let stores = cluster::connect(&reached).await.expect("connect");
         let (offered, taken) = (Arc::default(), Arc::default());
-        let (o, t) = (Arc::clone(&offered), Arc::clone(&taken));
-        let deliveries = Arc::new(Watched { index: stores.deliveries.clone(), offered: o, taken: t });
+        let index = stores.deliveries.clone();
+        let deliveries = Arc::new(Watched { index, offered: Arc::clone(&offered), taken: Arc::clone(&taken) });
         let kit = Kit::new(own, log, Stores { deliveries, ..stores }, true).expect("valid settings");
         indexer::run(&kit).expect("valid settings");
         Self { kit, offered, taken, settings, _dir: dir }
