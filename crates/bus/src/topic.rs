@@ -201,6 +201,23 @@ pub fn status_key(tenant: &TenantId, recipient_key: &str) -> bytes::Bytes {
 mod tests {
     use super::*;
 
+    /// They are looked up by the places of the values in their enums.
+    #[test]
+    fn a_name_is_that_of_its_values() {
+        let topics = Topics::new("x.");
+        for lane in Lane::ALL {
+            for of in ChannelType::ALL {
+                assert_eq!(
+                    *topics.notifications(of, lane),
+                    *format!("x.notifications.{}.{}", of.as_str(), lane.as_str())
+                );
+            }
+            for channel in Channel::ALL {
+                assert_eq!(*topics.deliveries(*channel, lane), *format!("x.deliveries.{channel}.{}", lane.as_str()));
+            }
+        }
+    }
+
     #[test]
     fn every_topic_is_named_once() {
         let settings = TopicSettings { partitions: 12, replication: 3, retention_ms: 1000 };
