@@ -17,6 +17,7 @@ use domain::{
     config::{EntryKey, Kind, Scope},
 };
 use futures::{StreamExt as _, TryStreamExt as _};
+use scylla::client::session_builder::SessionBuilder;
 use serde_json::{Value, json};
 use service_kit::{Kit, Section, Settings};
 use store::{Change, UserKey, cluster::ClusterSettings};
@@ -41,7 +42,8 @@ const BATCH: usize = 5000;
 /// The longest that a measurement may take.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// The installation: topics of its own, stores of the whole run. Its topics and indices are removed when it is dropped.
+/// The installation: topics of its own, stores of the whole run. Its topics, indices and keys are removed when it is dropped, the
+/// keyspace by [`forget`].
 #[derive(Debug)]
 pub struct Cluster {
     /// Before the names of everything in the stores.
@@ -166,6 +168,14 @@ impl Drop for Cluster {
             eprintln!("keys stay behind: {error:#}");
         }
     }
+}
+
+/// Drops the keyspace that the rows of a run share. Cassandra keeps some of its heap for every table: with those of twenty runs
+/// it does little but collect garbage, on a core of its own, beside what is measured.
+pub async fn forget(bench: &Bench) -> anyhow::Result<()> {
+    let session = SessionBuilder::new().known_node(&bench.engines.cassandra).build().await?;
+    session.query_unpaged(format!("DROP KEYSPACE IF EXISTS {}", bench.own), ()).await?;
+    Ok(())
 }
 
 /// A record as services publish it.

@@ -3,13 +3,17 @@
 use std::{
     fs,
     process::{Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 
 /// Clock ticks in a second, as Linux tells them to programs.
 const TICKS: u64 = 100;
+
+/// Bytes over which [`far_read`] tells who else is on the host: more than a core's own cache holds, less than the one that all
+/// cores share, if it were ours alone.
+pub const FAR: usize = 24_000_000;
 
 /// CPU time that a process has used so far, in user and kernel mode; to 10 ms.
 pub fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
@@ -45,6 +49,34 @@ pub fn resident(pid: u32) -> anyhow::Result<u64> {
 pub fn stolen() -> u64 {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     stat.lines().next().and_then(|cpu| cpu.split_whitespace().nth(8)?.parse().ok()).unwrap_or_default()
+}
+
+/// How long a read waits that depends on the read before it, all over `bytes` of memory; in nanoseconds. With more than a core's
+/// own cache holds, that says what the other users of the host leave of the one that all cores share.
+pub fn far_read(bytes: usize) -> f64 {
+    const READS: u32 = 200_000;
+    // a line of the cache each
+    let count = (bytes / 64).max(2);
+    let mut lines = vec![[0_usize; 8]; count];
+    // one cycle through all of them (Sattolo), which no prefetching can guess
+    let mut next: Vec<usize> = (0..count).collect();
+    for i in (1..count).rev() {
+        next.swap(i, fastrand::usize(..i));
+    }
+    for (line, next) in lines.iter_mut().zip(next) {
+        line[0] = next;
+    }
+    let mut at = 0;
+    for _ in 0..count {
+        at = lines[at][0];
+    }
+    let began = Instant::now();
+    for _ in 0..READS {
+        at = lines[at][0];
+    }
+    let took = began.elapsed();
+    std::hint::black_box(at);
+    took.as_secs_f64() * 1e9 / f64::from(READS)
 }
 
 /// Core 0 for this process and the others for what it starts, until it is dropped. Only what is compared one at a time, each
@@ -116,8 +148,6 @@ fn said(command: &str, args: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
 
     #[test]
@@ -131,5 +161,13 @@ mod tests {
             assert!(Instant::now() < until, "no CPU time shows up");
         }
         assert!(resident(me).unwrap() > 1_000_000);
+    }
+
+    #[test]
+    fn reads_all_over_much_memory_wait_longer_than_near_ones() {
+        // the least of some, for whoever else is on this core makes one wait
+        let least = |bytes| (0..5).map(|_| far_read(bytes)).fold(f64::INFINITY, f64::min);
+        let (near, far) = (least(16 * 1024), least(64 * 1024 * 1024));
+        assert!(near > 0.0 && far > 2.0 * near, "{near} ns in a cache, {far} ns in memory");
     }
 }

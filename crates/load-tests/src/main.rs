@@ -117,9 +117,10 @@ fn bench(cli: &Cli) -> anyhow::Result<bool> {
         populated: OnceLock::new(),
     };
     let (mut all, mut failed) = (Outcomes::default(), Vec::new());
-    let stolen = machine::stolen();
+    let (stolen, mut far) = (machine::stolen(), Vec::new());
     for row in rows {
         eprintln!("{}", row.names.join(", "));
+        far.push(machine::far_read(machine::FAR));
         match (row.run)(&bench) {
             Ok(outcomes) => {
                 all.figures.extend(outcomes.figures.into_iter().filter(|_| !cli.ours));
@@ -129,7 +130,12 @@ fn bench(cli: &Cli) -> anyhow::Result<bool> {
             Err(error) => failed.push(format!("{}: not measured: {error:#}", row.names.join(", "))),
         }
     }
-    let table = report::table(&all.figures, machine::stolen() - stolen);
+    if bench.populated.get().is_some()
+        && let Err(error) = harness::threads()?.block_on(cluster::forget(&bench))
+    {
+        eprintln!("a keyspace stays behind: {error:#}");
+    }
+    let table = report::table(&all.figures, machine::stolen() - stolen, far);
     let table = all.curves.iter().fold(table, |table, curve| format!("{table}\n{}", curve.table()));
     report::write(&bench.dir, &all.figures, &all.sides, &table)?;
     for curve in &all.curves {

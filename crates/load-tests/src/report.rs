@@ -82,13 +82,23 @@ pub fn percentile(sorted: &[u64], share: f64) -> u64 {
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
 }
 
-/// For people.
-pub fn table(figures: &[Figure], stolen: u64) -> String {
+/// For people. With what was stolen, in ticks, and how long reads of [`machine::FAR`] waited, in nanoseconds.
+pub fn table(figures: &[Figure], stolen: u64, mut far: Vec<f64>) -> String {
     let mut text = String::new();
     for (what, is) in machine::describe() {
         let _infallible = writeln!(text, "{what:12} {is}");
     }
     let _infallible = writeln!(text, "{:12} {} ms in all", "steal", stolen * 10);
+    far.sort_by(f64::total_cmp);
+    if let (Some(least), Some(most)) = (far.first(), far.last()) {
+        let (least, most, middle) = (short(*least), short(*most), short(median(far.clone())));
+        let _infallible = writeln!(
+            text,
+            "{:12} {least} to {most} ns, mostly {middle}: a read somewhere in {} MB, before each row",
+            "far reads",
+            machine::FAR / 1_000_000
+        );
+    }
     let _infallible = writeln!(
         text,
         "\n{:24} {:>8} {:>8} {:>7} {:>12} {:>12} {:28} {:>18}",
@@ -161,7 +171,7 @@ mod tests {
         assert_eq!(keys, ["at_least", "baseline", "name", "ours", "ratio", "spread", "unit"]);
         let none = Figure::of("a", "MB", Better::More, 0.0, &side(&[]), &side(&[]));
         assert!(!none.is_met(), "what was not measured is not met");
-        assert!(table(&[more, less], 0).contains("MISSED"));
+        assert!(table(&[more, less], 0, vec![140.0, 15.0]).contains("MISSED"));
     }
 
     #[test]
