@@ -58,12 +58,7 @@ pub fn far_read(bytes: usize) -> f64 {
     // a line of the cache each
     let count = (bytes / 64).max(2);
     let mut lines = vec![[0_usize; 8]; count];
-    // one cycle through all of them (Sattolo), which no prefetching can guess
-    let mut next: Vec<usize> = (0..count).collect();
-    for i in (1..count).rev() {
-        next.swap(i, fastrand::usize(..i));
-    }
-    for (line, next) in lines.iter_mut().zip(next) {
+    for (line, next) in lines.iter_mut().zip(cycle(count)) {
         line[0] = next;
     }
     let mut at = 0;
@@ -77,6 +72,16 @@ pub fn far_read(bytes: usize) -> f64 {
     let took = began.elapsed();
     std::hint::black_box(at);
     took.as_secs_f64() * 1e9 / f64::from(READS)
+}
+
+/// What comes after each of so many, so that all of them come before one does again (Sattolo's shuffle); no prefetching can
+/// guess it.
+fn cycle(count: usize) -> Vec<usize> {
+    let mut next: Vec<usize> = (0..count).collect();
+    for i in (1..count).rev() {
+        next.swap(i, fastrand::usize(..i));
+    }
+    next
 }
 
 /// Core 0 for this process and the others for what it starts, until it is dropped. Only what is compared one at a time, each
@@ -148,6 +153,8 @@ fn said(command: &str, args: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -164,10 +171,11 @@ mod tests {
     }
 
     #[test]
-    fn reads_all_over_much_memory_wait_longer_than_near_ones() {
-        // the least of some, for whoever else is on this core makes one wait
-        let least = |bytes| (0..5).map(|_| far_read(bytes)).fold(f64::INFINITY, f64::min);
-        let (near, far) = (least(16 * 1024), least(64 * 1024 * 1024));
-        assert!(near > 0.0 && far > 2.0 * near, "{near} ns in a cache, {far} ns in memory");
+    fn far_reads_come_by_every_line() {
+        let next = cycle(1000);
+        let all: Vec<usize> = std::iter::successors(Some(0), |at| Some(next[*at])).take(1001).collect();
+        let once: BTreeSet<_> = all.iter().collect();
+        assert_eq!((once.len(), all[1000]), (1000, 0), "every line once, and then from the first on again");
+        assert!(far_read(1_000_000) > 0.0);
     }
 }

@@ -133,7 +133,7 @@ fn bench(cli: &Cli) -> anyhow::Result<bool> {
     if bench.populated.get().is_some()
         && let Err(error) = harness::threads()?.block_on(cluster::forget(&bench))
     {
-        eprintln!("a keyspace stays behind: {error:#}");
+        eprintln!("the keyspace {} stays behind: {error:#}", bench.own);
     }
     let table = report::table(&all.figures, machine::stolen() - stolen, far);
     let table = all.curves.iter().fold(table, |table, curve| format!("{table}\n{}", curve.table()));
