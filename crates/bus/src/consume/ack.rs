@@ -4,12 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
-use crate::{Partition, Position, Record, trace::Processing};
+use super::partition::Entry;
+use crate::{Record, trace::Processing};
 
 /// One record in flight.
 #[derive(Debug)]
 pub struct Work {
-    /// The record. The loop has it as well, for the case that it has to be handed out again.
+    /// The record. Its handle has it as well, for the case that it has to be handed out again.
     pub record: Arc<Record>,
     /// To be used exactly once. Dropped unused, the record is handed out again.
     pub ack: Ack,
@@ -22,12 +23,11 @@ pub struct Ack {
     span: Option<Processing>,
 }
 
-/// Which record of which assignment.
-#[derive(Debug, Clone)]
+/// Which record of which assignment. The loop gets it back with the verdict and looks nothing up.
+#[derive(Debug)]
 pub(super) struct Slot {
-    pub(super) partition: Partition,
+    pub(super) entry: Entry,
     pub(super) generation: u64,
-    pub(super) offset: i64,
 }
 
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl Ack {
     fn say(&mut self, verdict: Verdict) {
         if let Some((slot, finished)) = self.slot.take() {
             if let Some(span) = self.span.take() {
-                span.end(&Position { partition: slot.partition.clone(), offset: slot.offset }, verdict.error());
+                span.end(&slot.entry.record.at, verdict.error());
             }
             // there is a place for every permit; a loop that has ended does not need to know
             let _ended = finished.try_send(Finished { slot, verdict });

@@ -2,10 +2,10 @@
 
 use std::{
     collections::{VecDeque, hash_map},
+    hash::BuildHasher as _,
     sync::Arc,
 };
 
-use bytes::Bytes;
 use foldhash::{HashMap, HashMapExt as _};
 
 use super::{Pace, tracker::Tracker};
@@ -15,6 +15,8 @@ use crate::Record;
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) record: Arc<Record>,
+    /// Of its key, where order has an effect.
+    key_hash: Option<u64>,
     /// How often a stage has panicked over it.
     pub(super) panics: u8,
 }
@@ -25,10 +27,11 @@ pub(super) struct Assigned {
     pub(super) generation: u64,
     pub(super) tracker: Tracker,
     /// Given to the stage and not yet answered.
-    pub(super) in_flight: HashMap<i64, Entry>,
+    pub(super) in_flight: usize,
     /// A key is present while one of its records is in flight, ready or waits for a retry; the rest queue behind it. `None`
-    /// where order has no effect.
-    keys: Option<HashMap<Bytes, VecDeque<Entry>>>,
+    /// where order has no effect. It is the key's hash, so that a record that ends does not have its bytes read once more: two
+    /// keys of one hash, of 2^64, would only wait for one another.
+    keys: Option<HashMap<u64, VecDeque<Entry>>>,
     pub(super) paused: bool,
     pub(super) draining: bool,
 }
@@ -38,7 +41,7 @@ impl Assigned {
         Self {
             generation,
             tracker: Tracker::new(),
-            in_flight: HashMap::new(),
+            in_flight: 0,
             keys: (pace == Pace::InOrder).then(HashMap::new),
             paused: false,
             draining: false,
@@ -50,9 +53,10 @@ impl Assigned {
         if !self.tracker.take_in(record.at.offset, record.timestamp_ms) {
             return None;
         }
-        let entry = Entry { record: Arc::new(record), panics: 0 };
-        let (Some(keys), Some(key)) = (&mut self.keys, entry.record.key.clone()) else { return Some(entry) };
-        match keys.entry(key) {
+        let key_hash = self.keys.as_ref().zip(record.key.as_ref()).map(|(keys, key)| keys.hasher().hash_one(key));
+        let entry = Entry { record: Arc::new(record), key_hash, panics: 0 };
+        let (Some(keys), Some(key_hash)) = (&mut self.keys, key_hash) else { return Some(entry) };
+        match keys.entry(key_hash) {
             hash_map::Entry::Occupied(mut queue) => {
                 queue.get_mut().push_back(entry);
                 None
@@ -65,14 +69,12 @@ impl Assigned {
     }
 
     /// A record is finished; gives the next one of its key.
-    pub(super) fn finish(&mut self, record: &Record) -> Option<Entry> {
-        self.tracker.finish(record.at.offset);
-        let (keys, key) = (self.keys.as_mut()?, record.key.as_ref()?);
-        // mostly nothing waits behind it
-        let (key, mut queue) = keys.remove_entry(key)?;
-        let next = queue.pop_front();
-        if next.is_some() {
-            keys.insert(key, queue);
+    pub(super) fn finish(&mut self, entry: &Entry) -> Option<Entry> {
+        self.tracker.finish(entry.record.at.offset);
+        let hash_map::Entry::Occupied(mut queue) = self.keys.as_mut()?.entry(entry.key_hash?) else { return None };
+        let next = queue.get_mut().pop_front();
+        if next.is_none() {
+            queue.remove();
         }
         next
     }
@@ -80,6 +82,7 @@ impl Assigned {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;
@@ -101,29 +104,29 @@ mod tests {
         ) {
             let mut partition = Assigned::new(1, Pace::InOrder);
             let mut incoming = keys.iter().enumerate().map(|(i, key)| record(i as i64, *key));
-            let (mut out, mut last, mut ended): (Vec<Arc<Record>>, HashMap<Bytes, i64>, usize) = (Vec::new(), HashMap::default(), 0);
+            let (mut out, mut last, mut ended): (Vec<Entry>, HashMap<Bytes, i64>, usize) = (Vec::new(), HashMap::default(), 0);
             for (pick, ahead) in picks.iter().zip(ahead) {
                 let mut fresh: Vec<_> = incoming.by_ref().take(ahead).filter_map(|r| partition.admit(r)).collect();
                 if !out.is_empty() {
                     let done = out.swap_remove(pick.index(out.len()));
-                    prop_assert!(partition.admit(Record::clone(&done)).is_none(), "delivered again while it is out");
+                    prop_assert!(partition.admit(Record::clone(&done.record)).is_none(), "delivered again while it is out");
                     fresh.extend(partition.finish(&done));
                     ended += 1;
                 }
-                for Entry { record, .. } in fresh {
-                    if let Some(key) = &record.key {
-                        prop_assert!(out.iter().all(|r| r.key.as_ref() != Some(key)), "two of a key");
-                        let before = last.insert(key.clone(), record.at.offset);
-                        prop_assert!(before.is_none_or(|before| before < record.at.offset), "overtaken");
+                for entry in fresh {
+                    if let Some(key) = &entry.record.key {
+                        prop_assert!(out.iter().all(|e| e.record.key.as_ref() != Some(key)), "two of a key");
+                        let before = last.insert(key.clone(), entry.record.at.offset);
+                        prop_assert!(before.is_none_or(|before| before < entry.record.at.offset), "overtaken");
                     }
-                    out.push(record);
+                    out.push(entry);
                 }
             }
             let (mut rest, mut left): (Vec<_>, usize) = (incoming.filter_map(|r| partition.admit(r)).collect(), keys.len());
-            rest.extend(out.into_iter().map(|record| Entry { record, panics: 0 }));
+            rest.extend(out);
             left -= ended;
-            while let Some(Entry { record, .. }) = rest.pop() {
-                rest.extend(partition.finish(&record));
+            while let Some(entry) = rest.pop() {
+                rest.extend(partition.finish(&entry));
                 left -= 1;
             }
             prop_assert_eq!((left, partition.tracker.pending()), (0, Some(keys.len() as i64)));

@@ -54,7 +54,7 @@ impl Loop {
         let mut i = 0;
         while i < self.revocations.len() {
             let (deadline, revoked) = &self.revocations[i];
-            let quiet = |p: &Partition| self.assigned.get(p).is_none_or(|a| a.in_flight.is_empty());
+            let quiet = |p: &Partition| self.assigned.get(p).is_none_or(|a| a.in_flight == 0);
             if *deadline > Instant::now() && !revoked.partitions.iter().all(quiet) {
                 i += 1;
                 continue;

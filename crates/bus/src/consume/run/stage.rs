@@ -59,10 +59,9 @@ impl Loop {
         let mut record = entry.record.clone();
         let panics = entry.panics;
         let assigned = self.assigned.get_mut(&record.at.partition)?;
-        let (generation, offset) = (assigned.generation, record.at.offset);
-        let slot = Slot { partition: record.at.partition.clone(), generation, offset };
-        assigned.in_flight.insert(offset, entry);
+        assigned.in_flight += 1;
         self.in_flight += 1;
+        let slot = Slot { entry, generation: assigned.generation };
         let span = Processing::begin(&mut record, &self.group);
         Some((Work { record, ack: Ack::new(slot, self.finished_tx.clone(), span) }, panics))
     }
@@ -83,18 +82,18 @@ impl Loop {
         }
     }
 
-    pub(super) fn settle(&mut self, Finished { slot, verdict }: Finished) {
+    pub(super) fn settle(&mut self, Finished { slot: Slot { mut entry, generation }, verdict }: Finished) {
         self.in_flight -= 1;
-        let assigned = self.assigned.get_mut(&slot.partition).filter(|a| a.generation == slot.generation);
+        let assigned = self.assigned.get_mut(&entry.record.at.partition).filter(|a| a.generation == generation);
         let Some(assigned) = assigned else {
             self.metrics.stale.inc();
             return;
         };
-        let Some(mut entry) = assigned.in_flight.remove(&slot.offset) else { return };
+        assigned.in_flight -= 1;
         match verdict {
             Verdict::Done => {
                 self.metrics.finished.inc();
-                let next = assigned.finish(&entry.record);
+                let next = assigned.finish(&entry);
                 if !assigned.draining {
                     self.ready.extend(next);
                 }
@@ -106,11 +105,11 @@ impl Loop {
                 if after >= TROUBLE {
                     self.vitals.trouble();
                 }
-                self.wait(after, slot.generation, entry);
+                self.wait(after, generation, entry);
             }
             Verdict::Panicked => {
                 entry.panics += 1;
-                self.wait(Duration::from_millis(100), slot.generation, entry);
+                self.wait(Duration::from_millis(100), generation, entry);
             }
         }
     }
