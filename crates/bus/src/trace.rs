@@ -182,13 +182,14 @@ pub(crate) struct Processing {
 
 impl Processing {
     /// Begins now; the record's headers name it from now on. `None`: nobody collects spans.
-    pub(crate) fn begin(record: &mut Arc<Record>, group: &Arc<str>) -> Option<Self> {
+    /// Boxed, because mostly there is none, and every record has room for it.
+    pub(crate) fn begin(record: &mut Arc<Record>, group: &Arc<str>) -> Option<Box<Self>> {
         if !is_on() {
             return None;
         }
         let open = Open::begin(record.headers.trace());
         Arc::make_mut(record).headers.set_trace(open.context);
-        Some(Self { open, group: group.clone() })
+        Some(Box::new(Self { open, group: group.clone() }))
     }
 
     /// The stage has said what became of it; `error` is a code, if nothing did.

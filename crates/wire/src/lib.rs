@@ -68,6 +68,16 @@ record!(domain::Delivery, Delivery);
 record!(domain::Status, StatusEvent);
 record!(domain::Plan, Decision);
 
+/// For what is large and goes from hand to hand.
+impl<T: Record> Record for Box<T> {
+    fn encode(&self) -> Bytes {
+        T::encode(self)
+    }
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        T::decode(bytes).map(Self::new)
+    }
+}
+
 /// Decodes an optional record value; a tombstone where none belongs is an error.
 pub fn decode<T: Record>(value: Option<&Bytes>) -> Result<T, DecodeError> {
     T::decode(value.ok_or(DecodeError::Empty)?)

@@ -43,7 +43,7 @@ pub(crate) struct Sender {
 
 /// A record that decoded.
 pub(crate) struct Item {
-    pub(crate) delivery: Delivery,
+    pub(crate) delivery: Box<Delivery>,
     pub(crate) work: Work,
 }
 
@@ -68,7 +68,7 @@ impl Sender {
     /// Takes a delivery to its end, or leaves its record to be handed out again.
     pub(crate) async fn carry_out(
         &self,
-        mut item: Box<Item>,
+        mut item: Item,
         known: Result<Known, StoreError>,
         claim: Claim,
         gone: Option<Timestamp>,
@@ -133,7 +133,7 @@ impl Sender {
                 return item.work.ack.retry(DOWN);
             }
         }
-        let Item { delivery, work } = *item;
+        let Item { delivery, work } = item;
         let (state, reason) = (delivery.state(), delivery.history.last().and_then(|s| s.reason));
         let event = Status::Delivery(delivery.into_status()).encode();
         self.end(Ended { delivery: id, event, fresh: Some(Fresh { state, reason, sending }), work });

@@ -21,7 +21,7 @@ pub(crate) struct Gateway {
 #[async_trait]
 impl Stage for Gateway {
     async fn handle(&self, batch: Vec<Work>) {
-        let decoded = self.sender.dead.decode::<Delivery>(batch).await;
+        let decoded = self.sender.dead.decode::<Box<Delivery>>(batch).await;
         let items: Vec<_> = decoded.into_iter().map(|(delivery, work)| Item { delivery, work }).collect();
         if items.is_empty() {
             return;
@@ -44,7 +44,7 @@ impl Stage for Gateway {
             .zip(users.into_iter().zip(claims).zip(gone))
             .map(|(item, ((preferences, claim), gone))| {
                 let known = preferences.map(|preferences| Known { preferences, asked });
-                sender.carry_out(Box::new(item), known, claim, gone)
+                sender.carry_out(item, known, claim, gone)
             })
             .collect();
         while sends.next().await.is_some() {}

@@ -20,7 +20,7 @@ pub struct Work {
 #[derive(Debug)]
 pub struct Ack {
     slot: Option<(Slot, mpsc::Sender<Finished>)>,
-    span: Option<Processing>,
+    span: Option<Box<Processing>>,
 }
 
 /// Which record of which assignment. The loop gets it back with the verdict and looks nothing up.
@@ -58,7 +58,7 @@ impl Verdict {
 const DROPPED: Duration = Duration::from_millis(100);
 
 impl Ack {
-    pub(super) fn new(slot: Slot, finished: mpsc::Sender<Finished>, span: Option<Processing>) -> Self {
+    pub(super) fn new(slot: Slot, finished: mpsc::Sender<Finished>, span: Option<Box<Processing>>) -> Self {
         Self { slot: Some((slot, finished)), span }
     }
 
