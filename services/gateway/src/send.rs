@@ -65,78 +65,81 @@ struct Asked {
 }
 
 impl Sender {
-    /// Takes a delivery to its end, or leaves its record to be handed out again.
-    pub(crate) async fn carry_out(
+    /// Takes a delivery to its end, or leaves its record to be handed out again. (An async function would have room for its
+    /// arguments twice, and hundreds of these are in hand at once.)
+    pub(crate) fn carry_out(
         &self,
         mut item: Item,
-        known: Result<Known, StoreError>,
-        claim: Claim,
+        mut known: Result<Known, StoreError>,
+        mut claim: Claim,
         gone: Option<Timestamp>,
-    ) {
+    ) -> impl Future<Output = ()> {
         let id = item.delivery.id;
-        let claim = match claim {
-            // what is rare is kept apart: hundreds of these are in hand at once
-            Claim::Settled(settled) => match Box::pin(self.reopen(&mut item.delivery, &settled)).await {
-                Some(true) => Claim::Granted,
-                Some(false) => return item.work.ack.retry(Duration::from_millis(100)),
-                None => return Box::pin(self.tell_again(id, settled, item.work)).await,
-            },
-            claim => claim,
-        };
-        let mut known = match known {
-            Ok(known) => known,
-            Err(error) => {
-                tracing::error!(%error, "cannot read a user, whose records wait");
-                return item.work.ack.retry(DOWN);
+        async move {
+            claim = match claim {
+                // what is rare is kept apart: hundreds of these are in hand at once
+                Claim::Settled(settled) => match Box::pin(self.reopen(&mut item.delivery, &settled)).await {
+                    Some(true) => Claim::Granted,
+                    Some(false) => return item.work.ack.retry(Duration::from_millis(100)),
+                    None => return Box::pin(self.tell_again(id, settled, item.work)).await,
+                },
+                claim => claim,
+            };
+            let known = match &mut known {
+                Ok(known) => known,
+                Err(error) => {
+                    tracing::error!(%error, "cannot read a user, whose records wait");
+                    return item.work.ack.retry(DOWN);
+                }
+            };
+            let Some(mut sending) = Sending::begin(&self.begun, id) else {
+                // an earlier assignment of the same partition still sends it
+                return item.work.ack.retry(Duration::from_millis(100));
+            };
+            match claim {
+                Claim::Open { owner, at } if owner != self.owner => {
+                    if let Err(wait) = Box::pin(self.take_over(&mut sending, id, owner, at)).await {
+                        return item.work.ack.retry(wait);
+                    }
+                    unanswered(&mut item.delivery, "the gateway that claimed it is gone");
+                }
+                // ours from before; whoever was at it may have come to the end since we asked, or have given it back
+                Claim::Open { .. } => match Box::pin(self.claim(id)).await {
+                    Some(Claim::Settled(settled)) => {
+                        sending.over = true;
+                        return Box::pin(self.tell_again(id, settled, item.work)).await;
+                    }
+                    Some(Claim::Open { owner, .. }) if owner != self.owner => {
+                        sending.over = true;
+                        return item.work.ack.retry(Duration::from_millis(100));
+                    }
+                    _ if sending.again => unanswered(&mut item.delivery, "the gateway broke off"),
+                    _ => {}
+                },
+                Claim::Granted if sending.again => unanswered(&mut item.delivery, "the gateway broke off"),
+                Claim::Granted | Claim::Settled(_) => {}
             }
-        };
-        let Some(mut sending) = Sending::begin(&self.begun, id) else {
-            // an earlier assignment of the same partition still sends it
-            return item.work.ack.retry(Duration::from_millis(100));
-        };
-        match claim {
-            Claim::Open { owner, at } if owner != self.owner => {
-                if let Err(wait) = Box::pin(self.take_over(&mut sending, id, owner, at)).await {
-                    return item.work.ack.retry(wait);
+            match self.attempt_until_end(&mut item, known, gone).await {
+                End::Reached => {}
+                End::GivenUp(code) => {
+                    let why = last_answer(&item.delivery);
+                    let bury = || self.dead.bury(&item.work.record, code, &why);
+                    Box::pin(until_answered("write a dead letter", bury)).await;
                 }
-                unanswered(&mut item.delivery, "the gateway that claimed it is gone");
+                End::LeftOpen => {
+                    // what is not known must not be forgotten: then the claim stays, and whoever reads it next knows as little
+                    if !item.delivery.history.has_unknown() {
+                        Box::pin(self.release(id)).await;
+                        sending.over = true;
+                    }
+                    return item.work.ack.retry(DOWN);
+                }
             }
-            // ours from before; whoever was at it may have come to the end since we asked, or have given it back
-            Claim::Open { .. } => match Box::pin(self.claim(id)).await {
-                Some(Claim::Settled(settled)) => {
-                    sending.over = true;
-                    return Box::pin(self.tell_again(id, settled, item.work)).await;
-                }
-                Some(Claim::Open { owner, .. }) if owner != self.owner => {
-                    sending.over = true;
-                    return item.work.ack.retry(Duration::from_millis(100));
-                }
-                _ if sending.again => unanswered(&mut item.delivery, "the gateway broke off"),
-                _ => {}
-            },
-            Claim::Granted if sending.again => unanswered(&mut item.delivery, "the gateway broke off"),
-            Claim::Granted | Claim::Settled(_) => {}
+            let Item { delivery, work } = item;
+            let (state, reason) = (delivery.state(), delivery.history.last().and_then(|s| s.reason));
+            let event = Status::Delivery(delivery.into_status()).encode();
+            self.end(Ended { delivery: id, event, fresh: Some(Fresh { state, reason, sending }), work });
         }
-        match self.attempt_until_end(&mut item, &mut known, gone).await {
-            End::Reached => {}
-            End::GivenUp(code) => {
-                let why = last_answer(&item.delivery);
-                let bury = || self.dead.bury(&item.work.record, code, &why);
-                Box::pin(until_answered("write a dead letter", bury)).await;
-            }
-            End::LeftOpen => {
-                // what is not known must not be forgotten: then the claim stays, and whoever reads it next knows as little
-                if !item.delivery.history.has_unknown() {
-                    Box::pin(self.release(id)).await;
-                    sending.over = true;
-                }
-                return item.work.ack.retry(DOWN);
-            }
-        }
-        let Item { delivery, work } = item;
-        let (state, reason) = (delivery.state(), delivery.history.last().and_then(|s| s.reason));
-        let event = Status::Delivery(delivery.into_status()).encode();
-        self.end(Ended { delivery: id, event, fresh: Some(Fresh { state, reason, sending }), work });
     }
 
     /// Attempts as the policy has them.

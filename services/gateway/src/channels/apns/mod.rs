@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use domain::{Account, Delivery, Outcome, Reason, Target};
-use futures::future::{BoxFuture, ready};
+use futures::future::{BoxFuture, FutureExt as _, ready};
 use service_kit::{Problems, Reader, Settings};
 
 use self::{
@@ -98,9 +98,10 @@ impl Provider for Apns {
             Err(answer) => return Ok(Box::pin(ready(answer))),
         };
         match self.0.place(&credential, target.environment).await {
-            Ok(place) => Ok(Box::pin(async move {
-                read(self.0.post(&credential, place, &message).await, target.address.expose())
-            })),
+            Ok(place) => {
+                let reply = Client::post(credential, place, message);
+                Ok(Box::pin(reply.map(|reply| read(reply, target.address.expose()))))
+            }
             Err(DialError::NoRoom) => Err(NoRoom),
             Err(error) => Ok(Box::pin(ready(read(Reply::NoPlace(error), "")))),
         }

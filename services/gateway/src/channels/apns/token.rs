@@ -1,6 +1,6 @@
 //! The provider token: a JWT (ES256) that proves the team's key, shared by everything that is sent with it.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use domain::Secret;
@@ -18,8 +18,8 @@ const APART: i64 = 20 * 60;
 /// Seconds that a clock may go back before tokens count as made in the future.
 const SLEW: i64 = 60;
 
-/// What stands in `authorization`. Cloning it is cheap.
-#[derive(Clone, Debug)]
+/// What stands in `authorization`.
+#[derive(Debug)]
 pub(super) struct Token {
     /// `bearer` and the JWT; sensitive, so neither printed nor put into a compression table.
     pub(super) header: HeaderValue,
@@ -40,7 +40,7 @@ pub(super) struct Tokens {
 
 #[derive(Default)]
 struct State {
-    current: Option<Token>,
+    current: Option<Arc<Token>>,
     /// When a token was last renewed before its time, or Apple said that there were too many.
     forced: Option<i64>,
 }
@@ -66,7 +66,7 @@ impl Tokens {
     }
 
     /// The token to use at `now` (seconds since 1970), renewed when it is old. `None`: the machine has no random numbers.
-    pub(super) fn current(&self, now: i64) -> Option<Token> {
+    pub(super) fn current(&self, now: i64) -> Option<Arc<Token>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(token) = &state.current
             && (-SLEW..LIFE).contains(&(now - token.minted))
@@ -78,7 +78,7 @@ impl Tokens {
 
     /// The token to use after Apple said that `used` is too old: a newer one if there is one by now, else a new one. `None`:
     /// one was renewed before its time less than 20 minutes ago; another would only be one too many.
-    pub(super) fn renewed(&self, used: &Token, now: i64) -> Option<Token> {
+    pub(super) fn renewed(&self, used: &Token, now: i64) -> Option<Arc<Token>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(token) = state.current.as_ref().filter(|t| t.serial != used.serial) {
             return Some(token.clone());
@@ -101,12 +101,12 @@ impl Tokens {
         state.current.as_ref().is_none_or(|t| !(-SLEW..LIFE).contains(&(now - t.minted)))
     }
 
-    fn mint(&self, state: &mut State, now: i64) -> Option<Token> {
+    fn mint(&self, state: &mut State, now: i64) -> Option<Arc<Token>> {
         let jwt = self.sign(now)?;
         let mut header = HeaderValue::try_from(format!("bearer {jwt}")).ok()?;
         header.set_sensitive(true);
         let serial = state.current.as_ref().map_or(0, |t| t.serial + 1);
-        let token = Token { header, minted: now, serial };
+        let token = Arc::new(Token { header, minted: now, serial });
         state.current = Some(token.clone());
         Some(token)
     }

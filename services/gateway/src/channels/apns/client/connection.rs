@@ -124,26 +124,29 @@ impl Connection {
         Ok((requests, response))
     }
 
-    async fn answer(
+    #[expect(clippy::manual_async_fn, reason = "an async function has room for its arguments twice")]
+    fn answer(
         &self,
         mut requests: SendRequest<Bytes>,
         response: ResponseFuture,
         deadline: Instant,
-    ) -> Result<Answer, Lost> {
-        let Ok(response) = timeout_at(deadline, response).await else {
-            // a stream for which the server has no room waits unopened in our own queue
-            let opened = poll_fn(|cx| requests.poll_ready(cx)).now_or_never().is_some();
-            if !opened {
-                return Err(Lost::Late);
-            }
-            self.health.suspect.store(true, Relaxed);
-            self.health.doubted.notify_one();
-            return Err(Lost::Unknown("no answer in time"));
-        };
-        let (head, text) = response.map_err(|e| lost(&e))?.into_parts();
-        // what is rare is kept apart: each of thousands in flight would have room for it
-        let text = if head.status == StatusCode::OK { Vec::new() } else { Box::pin(read(text, deadline)).await };
-        Ok(Answer::read(head.status, &text))
+    ) -> impl Future<Output = Result<Answer, Lost>> {
+        async move {
+            let Ok(response) = timeout_at(deadline, response).await else {
+                // a stream for which the server has no room waits unopened in our own queue
+                let opened = poll_fn(|cx| requests.poll_ready(cx)).now_or_never().is_some();
+                if !opened {
+                    return Err(Lost::Late);
+                }
+                self.health.suspect.store(true, Relaxed);
+                self.health.doubted.notify_one();
+                return Err(Lost::Unknown("no answer in time"));
+            };
+            let (head, text) = response.map_err(|e| lost(&e))?.into_parts();
+            // what is rare is kept apart: each of thousands in flight would have room for it
+            let text = if head.status == StatusCode::OK { Vec::new() } else { Box::pin(read(text, deadline)).await };
+            Ok(Answer::read(head.status, &text))
+        }
     }
 }
 

@@ -159,54 +159,57 @@ impl Client {
     }
 
     /// One attempt. What was not processed is sent again at once, elsewhere; everything else is the caller's decision.
-    pub(super) async fn post(&self, credential: &Credential, place: Place, message: &Message) -> Reply {
+    /// (Not an async function, which would have room for its arguments twice.)
+    pub(super) fn post(credential: Arc<Credential>, place: Place, message: Message) -> impl Future<Output = Reply> {
         let Place { slot, until, deadline } = place;
         let (pool, mut slot) = (slot.pool.clone(), Some(slot));
         let (mut again, mut avoid, mut renewed, mut moved) = (AGAIN, None, None, false);
-        loop {
-            let slot = match slot.take() {
-                Some(slot) => slot,
-                // kept apart: it is rare
-                None => match Box::pin(pool.slot(avoid, until)).await {
-                    Ok(slot) => slot,
-                    Err(error) => return Reply::NoPlace(error),
-                },
-            };
-            let now = Timestamp::now().as_second();
-            let token = match credential.tokens.as_ref().map(|t| renewed.clone().or_else(|| t.current(now))) {
-                Some(None) => return Reply::Unprocessed("no random numbers for a token"),
-                token => token.flatten(),
-            };
-            let request = message.request(&pool.authority, token.as_ref());
-            let answer = match slot.exchange(request, message.body.clone(), deadline).await {
-                Ok(answer) => answer,
-                Err(Lost::Unprocessed { .. }) if again > 0 => {
-                    again -= 1;
-                    avoid = Some(slot.connection());
-                    continue;
-                }
-                Err(Lost::Unprocessed { what, .. }) => return Reply::Unprocessed(what),
-                Err(Lost::Late) => return Reply::NoPlace(DialError::NoRoom),
-                Err(Lost::Unknown(what)) => return Reply::Unknown(what),
-            };
-            match (answer.remedy(), &credential.tokens, token) {
-                (Remedy::Renew, Some(tokens), Some(used)) if renewed.is_none() => {
-                    renewed = tokens.renewed(&used, now);
-                    if renewed.is_some() {
+        async move {
+            loop {
+                let slot = match slot.take() {
+                    Some(slot) => slot,
+                    // kept apart: it is rare
+                    None => match Box::pin(pool.slot(avoid, until)).await {
+                        Ok(slot) => slot,
+                        Err(error) => return Reply::NoPlace(error),
+                    },
+                };
+                let now = Timestamp::now().as_second();
+                let token = match credential.tokens.as_ref().map(|t| renewed.clone().or_else(|| t.current(now))) {
+                    Some(None) => return Reply::Unprocessed("no random numbers for a token"),
+                    token => token.flatten(),
+                };
+                let request = message.request(&pool.authority, token.as_deref());
+                let answer = match slot.exchange(request, message.body.clone(), deadline).await {
+                    Ok(answer) => answer,
+                    Err(Lost::Unprocessed { .. }) if again > 0 => {
+                        again -= 1;
+                        avoid = Some(slot.connection());
                         continue;
                     }
-                }
-                (Remedy::Reconnect, ..) => {
-                    slot.retire();
-                    if !std::mem::replace(&mut moved, true) {
-                        continue;
+                    Err(Lost::Unprocessed { what, .. }) => return Reply::Unprocessed(what),
+                    Err(Lost::Late) => return Reply::NoPlace(DialError::NoRoom),
+                    Err(Lost::Unknown(what)) => return Reply::Unknown(what),
+                };
+                match (answer.remedy(), &credential.tokens, token) {
+                    (Remedy::Renew, Some(tokens), Some(used)) if renewed.is_none() => {
+                        renewed = tokens.renewed(&used, now);
+                        if renewed.is_some() {
+                            continue;
+                        }
                     }
+                    (Remedy::Reconnect, ..) => {
+                        slot.retire();
+                        if !std::mem::replace(&mut moved, true) {
+                            continue;
+                        }
+                    }
+                    (Remedy::Retire, ..) => slot.retire(),
+                    (Remedy::KeepToken, Some(tokens), _) => tokens.too_many(now),
+                    _ => {}
                 }
-                (Remedy::Retire, ..) => slot.retire(),
-                (Remedy::KeepToken, Some(tokens), _) => tokens.too_many(now),
-                _ => {}
+                return Reply::Answered(answer);
             }
-            return Reply::Answered(answer);
         }
     }
 }
