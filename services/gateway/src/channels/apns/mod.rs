@@ -93,14 +93,20 @@ impl Provider for Apns {
         delivery: &'a Delivery,
         account: Option<&'a Account>,
     ) -> Result<BoxFuture<'a, Answer>, NoRoom> {
-        let (credential, message, target) = match self.prepare(delivery, account) {
+        let (credential, target, app) = match self.prepare(delivery, account) {
             Ok(prepared) => prepared,
             Err(answer) => return Ok(Box::pin(ready(answer))),
         };
+        let token = target.address.expose();
+        let write = move || Message::new(delivery, token, app).map(Box::new);
+        let message = match write() {
+            Ok(message) => message,
+            Err(wrong) => return Ok(Box::pin(ready(answer(Outcome::Rejected(Reason::ProviderRejected), wrong)))),
+        };
         match self.0.place(&credential, target.environment).await {
             Ok(place) => {
-                let reply = Client::post(credential, place, message);
-                Ok(Box::pin(reply.map(|reply| read(reply, target.address.expose()))))
+                let reply = Client::post(credential, place, message, move || write().ok());
+                Ok(Box::pin(reply.map(|reply| read(reply, token))))
             }
             Err(DialError::NoRoom) => Err(NoRoom),
             Err(error) => Ok(Box::pin(ready(read(Reply::NoPlace(error), "")))),
@@ -109,12 +115,12 @@ impl Provider for Apns {
 }
 
 impl Apns {
-    /// What is to be sent, with what and where; or why nothing can be.
+    /// With what and where a delivery is to be sent, and to which app; or why it cannot be.
     fn prepare<'a>(
         &self,
         delivery: &'a Delivery,
-        account: Option<&Account>,
-    ) -> Result<(Arc<Credential>, Message, &'a Target), Answer> {
+        account: Option<&'a Account>,
+    ) -> Result<(Arc<Credential>, &'a Target, &'a str), Answer> {
         let Some(Account::Apns(account)) = account else {
             return Err(answer(Outcome::Misconfigured, "the tenant has no apns account"));
         };
@@ -126,9 +132,7 @@ impl Apns {
         };
         let credential = self.0.credential(&delivery.tenant, account);
         let credential = credential.map_err(|wrong| answer(Outcome::Misconfigured, wrong))?;
-        let message = Message::new(delivery, target.address.expose(), app);
-        let message = message.map_err(|wrong| answer(Outcome::Rejected(Reason::ProviderRejected), wrong))?;
-        Ok((credential, message, target))
+        Ok((credential, target, app))
     }
 }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use domain::{Content, Delivery, Lane};
 use hyper::{
-    HeaderMap, Method, Request, Uri, Version,
+    Method, Request, Uri, Version,
     header::{AUTHORIZATION, HeaderName, HeaderValue},
     http::uri::{Authority, PathAndQuery, Scheme},
 };
@@ -162,7 +162,7 @@ fn to_json(value: &impl Serialize) -> Result<Vec<u8>, String> {
     serde_json::to_vec(value).map_err(|_| "the content cannot be written as JSON".to_owned())
 }
 
-/// A delivery, ready to be sent any number of times.
+/// A delivery, ready to be sent.
 pub(super) struct Message {
     path: PathAndQuery,
     topic: HeaderValue,
@@ -172,7 +172,7 @@ pub(super) struct Message {
     id: HeaderValue,
     expiration: Option<HeaderValue>,
     /// The JSON.
-    pub(super) body: Bytes,
+    body: Bytes,
 }
 
 impl Message {
@@ -207,34 +207,30 @@ impl Message {
         })
     }
 
-    /// The request of one try.
-    pub(super) fn request(&self, authority: &Authority, token: Option<&Token>) -> Request<()> {
+    /// The request of one try, and its body.
+    pub(super) fn into_request(self, authority: &Authority, token: Option<&Token>) -> (Request<()>, Bytes) {
         let mut uri = hyper::http::uri::Parts::default();
         uri.scheme = Some(Scheme::HTTPS);
         uri.authority = Some(authority.clone());
-        uri.path_and_query = Some(self.path.clone());
+        uri.path_and_query = Some(self.path);
         let mut request = Request::new(());
         *request.method_mut() = Method::POST;
         *request.version_mut() = Version::HTTP_2;
         *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
-        *request.headers_mut() = self.headers(token);
-        request
-    }
-
-    fn headers(&self, token: Option<&Token>) -> HeaderMap {
-        let mut headers = HeaderMap::with_capacity(7);
-        headers.insert(TOPIC, self.topic.clone());
+        let headers = request.headers_mut();
+        headers.reserve(6 + usize::from(self.expiration.is_some()));
+        headers.insert(TOPIC, self.topic);
         headers.insert(PUSH_TYPE, HeaderValue::from_static(self.push_type));
         headers.insert(PRIORITY, HeaderValue::from_static(self.priority));
-        headers.insert(COLLAPSE, self.collapse.clone());
-        headers.insert(ID, self.id.clone());
-        if let Some(expiration) = &self.expiration {
-            headers.insert(EXPIRATION, expiration.clone());
+        headers.insert(COLLAPSE, self.collapse);
+        headers.insert(ID, self.id);
+        if let Some(expiration) = self.expiration {
+            headers.insert(EXPIRATION, expiration);
         }
         if let Some(token) = token {
             headers.insert(AUTHORIZATION, token.header.clone());
         }
-        headers
+        (request, self.body)
     }
 }
 
@@ -264,6 +260,7 @@ mod tests {
     use domain::{
         Address, Channel, Notification, NotificationId, Priority, Recipient, Selector, State, Strategy, TenantId,
     };
+    use hyper::HeaderMap;
     use serde_json::json;
 
     use super::*;
@@ -405,7 +402,8 @@ mod tests {
     }
 
     fn headers(d: &Delivery, app: &str) -> HeaderMap {
-        Message::new(d, "c0ffee", app).expect("a push").headers(None)
+        let message = Message::new(d, "c0ffee", app).expect("a push");
+        message.into_request(&Authority::from_static("127.0.0.1:443"), None).0.headers().clone()
     }
 
     #[test]
@@ -494,7 +492,7 @@ mod tests {
         }
         assert!(Message::new(&d, "c0ffee", "com.example\r\nx: y").is_err());
         let message = Message::new(&d, "c0ffee", "com.example.app").expect("a push");
-        let request = message.request(&Authority::from_static("127.0.0.1:443"), None);
+        let (request, _) = message.into_request(&Authority::from_static("127.0.0.1:443"), None);
         assert_eq!(request.uri(), "https://127.0.0.1:443/3/device/c0ffee");
         assert!(request.headers().get(AUTHORIZATION).is_none());
     }

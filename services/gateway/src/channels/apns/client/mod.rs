@@ -159,11 +159,18 @@ impl Client {
     }
 
     /// One attempt. What was not processed is sent again at once, elsewhere; everything else is the caller's decision.
-    /// (Not an async function, which would have room for its arguments twice.)
-    pub(super) fn post(credential: Arc<Credential>, place: Place, message: Message) -> impl Future<Output = Reply> {
+    /// The message is spent by it; `again` gives another like it, which is rare. (Not an async function, which would have room
+    /// for its arguments twice.)
+    pub(super) fn post(
+        credential: Arc<Credential>,
+        place: Place,
+        message: Box<Message>,
+        again: impl Fn() -> Option<Box<Message>>,
+    ) -> impl Future<Output = Reply> {
         let Place { slot, until, deadline } = place;
         let (pool, mut slot) = (slot.pool.clone(), Some(slot));
-        let (mut again, mut avoid, mut renewed, mut moved) = (AGAIN, None, None, false);
+        let (mut left, mut avoid, mut renewed, mut moved) = (AGAIN, None, None, false);
+        let mut message = Some(message);
         async move {
             loop {
                 let slot = match slot.take() {
@@ -179,11 +186,14 @@ impl Client {
                     Some(None) => return Reply::Unprocessed("no random numbers for a token"),
                     token => token.flatten(),
                 };
-                let request = message.request(&pool.authority, token.as_deref());
-                let answer = match slot.exchange(request, message.body.clone(), deadline).await {
+                let Some(message) = message.take().or_else(&again) else {
+                    return Reply::Unprocessed("the message could not be made again");
+                };
+                let (request, body) = message.into_request(&pool.authority, token.as_deref());
+                let answer = match slot.exchange(request, body, deadline).await {
                     Ok(answer) => answer,
-                    Err(Lost::Unprocessed { .. }) if again > 0 => {
-                        again -= 1;
+                    Err(Lost::Unprocessed { .. }) if left > 0 => {
+                        left -= 1;
                         avoid = Some(slot.connection());
                         continue;
                     }
