@@ -12,7 +12,7 @@ use super::{Pace, tracker::Tracker};
 use crate::Record;
 
 /// A record that was taken in.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Entry {
     pub(super) record: Arc<Record>,
     /// Of its key, where order has an effect.
