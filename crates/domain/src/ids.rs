@@ -110,6 +110,9 @@ const DEVICE_NAMESPACE: Uuid = Uuid::from_u128(0x6361_7269_6c6c_6f6e_8000_6465_7
 const EVENT_NAMESPACE: Uuid = Uuid::from_u128(0x6361_7269_6c6c_6f6e_8000_6576_656e_7473);
 const DELIVERY_NAMESPACE: Uuid = Uuid::from_u128(0x6361_7269_6c6c_6f6e_8000_6465_6c69_7665);
 
+/// Bytes of a `UUIDv7` that are its time.
+const TIME: usize = 6;
+
 impl NotificationId {
     /// A fresh id for a notification that is accepted now.
     pub fn new(now: Timestamp) -> Self {
@@ -135,7 +138,9 @@ impl DeviceId {
 }
 
 impl DeliveryId {
-    /// `UUIDv5` of notification, recipient, channel and address: the same decision always has the same id.
+    /// A `UUIDv8` (RFC 9562, section 5.8): the notification's first 48 bits, which are its time, then those of the `UUIDv5` of
+    /// notification, recipient, channel and address. The same decision always has the same id, and what is stored by it lies in
+    /// the order in which it came ([ADR 0016](../../../docs/adr/0016-delivery-ids-begin-with-their-time.md)).
     pub fn derive(
         notification: NotificationId,
         recipient: &Recipient,
@@ -145,9 +150,12 @@ impl DeliveryId {
         let address = address.map_or("", Address::expose);
         // done for each of millions: formatting takes longer than the hash
         let mut buffer = Uuid::encode_buffer();
-        let notification = &*notification.0.hyphenated().encode_lower(&mut buffer);
+        let time = notification.0;
+        let notification = &*time.hyphenated().encode_lower(&mut buffer);
         let name = [notification, &recipient.key(), channel.as_str(), address].join("\n");
-        Self(Uuid::new_v5(&DELIVERY_NAMESPACE, name.as_bytes()))
+        let mut id = Uuid::new_v5(&DELIVERY_NAMESPACE, name.as_bytes()).into_bytes();
+        id[..TIME].copy_from_slice(&time.as_bytes()[..TIME]);
+        Self(uuid::Builder::from_bytes(id).with_version(uuid::Version::Custom).into_uuid())
     }
 }
 
@@ -196,6 +204,21 @@ mod tests {
         assert_ne!(id, DeliveryId::derive(n, &bob, Channel::Webhook, Some(&to)));
         assert_ne!(id, DeliveryId::derive(n, &ana, Channel::Webhook, None));
         assert_ne!(id, DeliveryId::derive(NotificationId(Uuid::from_u128(8)), &ana, Channel::Webhook, Some(&to)));
+    }
+
+    #[test]
+    fn delivery_ids_lie_in_the_order_of_their_notifications() {
+        let ana = Recipient::User(UserId::parse("ana").expect("valid"));
+        let at = |ms| NotificationId::new(Timestamp::from_millisecond(1_800_000_000_000 + ms).expect("time"));
+        let ids: Vec<_> = (0..100).map(|ms| DeliveryId::derive(at(ms), &ana, Channel::Webhook, None)).collect();
+        assert!(ids.is_sorted(), "{ids:?}");
+        assert!(ids.iter().all(|id| id.0.get_version_num() == 8 && id.0.get_variant() == uuid::Variant::RFC4122));
+        // of one millisecond nothing but the rest tells them apart
+        let (one, other) = (at(7), at(7));
+        assert_ne!(
+            DeliveryId::derive(one, &ana, Channel::Webhook, None),
+            DeliveryId::derive(other, &ana, Channel::Webhook, None)
+        );
     }
 
     #[test]
