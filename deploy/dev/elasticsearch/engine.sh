@@ -4,6 +4,7 @@ default_port=29200
 ports=2 # HTTP, other nodes
 address=http://127.0.0.1:@PORT@
 tools=(mvn:maven curl:curl setpriv:util-linux)
+niceness=10 # what is indexed can wait, what is delivered beside it cannot
 as=() # Elasticsearch refuses to run as root
 if ((EUID == 0)); then as=(setpriv --reuid=65534 --regid=65534 --clear-groups); fi
 

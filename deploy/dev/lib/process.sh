@@ -13,11 +13,13 @@ launch() {
       fd=${fd##*/}
       if ((fd > 2 && fd != 255)); then exec {fd}>&-; fi # 255 is bash's own and closed by exec
     done
-    exec setsid env -i PATH="$PATH" HOME="$place" LANG=C.UTF-8 "$@"
+    exec setsid nice -n "$niceness" env -i PATH="$PATH" HOME="$place" LANG=C.UTF-8 "$@"
   ) &
   pid=$!
   printf '%s\n' "$pid" >"$place/pid"
   until alive || ! kill -0 "$pid" 2>/dev/null; do sleep 0.01; done
+  # where sessions share the cores as groups, niceness counts within one only; this is the group's (sched(7), "autogroup")
+  if ((niceness)); then printf '%s' "$niceness" 2>/dev/null >"/proc/$pid/autogroup" || true; fi
 }
 
 leader() { cat "$place/pid"; }

@@ -355,16 +355,23 @@ pub async fn times_filter_from_inclusive_until_exclusive(store: &dyn Deliveries)
 }
 
 pub async fn pages_have_no_gap_and_no_repeat(store: &dyn Deliveries) {
+    let by_state = DeliveryQuery { state: Some(State::Accepted), ..DeliveryQuery::default() };
+    let by_user = DeliveryQuery { user: Some(UserId::parse("ana").expect("an id")), ..DeliveryQuery::default() };
+    for query in [by_state, by_user] {
+        pages_of(store, &query).await;
+    }
+}
+
+async fn pages_of(store: &dyn Deliveries, query: &DeliveryQuery) {
     let tenant = tenant();
     // 17 were accepted at each moment, so that pages end in the middle of one
     let documents: Vec<_> =
         (0..250).map(|i| Status::Delivery(delivery(&tenant, stranger(), i / 17, &[State::Accepted]))).collect();
     index(store, &documents).await;
     settle(store, &tenant, 250).await;
-    let query = DeliveryQuery { state: Some(State::Accepted), ..DeliveryQuery::default() };
     let (mut seen, mut sizes, mut cursor) = (Vec::new(), Vec::new(), None::<String>);
     loop {
-        let page = page(store, &tenant, &query, cursor.as_deref(), 100).await;
+        let page = page(store, &tenant, query, cursor.as_deref(), 100).await;
         sizes.push(page.items.len());
         seen.extend(page.items);
         // what comes in meanwhile is newer than all pages to come
@@ -373,7 +380,7 @@ pub async fn pages_have_no_gap_and_no_repeat(store: &dyn Deliveries) {
         let Some(next) = page.next_cursor else { break };
         cursor = Some(next);
     }
-    assert_eq!(sizes, [100, 100, 50]);
+    assert_eq!(sizes, [100, 100, 50], "{query:?}");
     assert!(seen.is_sorted_by(|a, b| a.accepted_at >= b.accepted_at), "newest first");
     let mut ids: Vec<_> = seen.iter().map(|d| d.id).collect();
     ids.sort_unstable();

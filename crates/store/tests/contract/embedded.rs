@@ -72,6 +72,11 @@ async fn files_of_the_version_before_are_brought_up_to_date() {
         let page = stores.deliveries.search(&tenant, &query(q), None, 10).await.expect("search").expect("a page");
         assert_eq!(page.items.len(), count, "{q}");
     }
+    for (user, count) in [("ana", 2), ("Ana", 0), ("an", 0)] {
+        let query = DeliveryQuery { user: Some(UserId::parse(user).expect("an id")), ..DeliveryQuery::default() };
+        let page = stores.deliveries.search(&tenant, &query, None, 10).await.expect("search").expect("a page");
+        assert_eq!(page.items.len(), count, "{user}");
+    }
     let forever = embedded::Options { index_retention: Duration::MAX, ..embedded::Options::default() };
     drop(stores);
     let stores = embedded::open(dir.path(), forever).expect("open");
@@ -179,7 +184,8 @@ async fn old_documents_go() {
 async fn words_go_with_their_delivery() {
     let dir = tempfile::tempdir().expect("a directory");
     let stores = opened(dir.path());
-    let old = DeliveryStatus { metadata: [("k".to_owned(), "needle".to_owned())].into(), ..delivery() };
+    let metadata = [("k".to_owned(), "needle".to_owned())].into();
+    let old = DeliveryStatus { metadata, user: Some(UserId::parse("ana").expect("an id")), ..delivery() };
     let new = DeliveryStatus { id: DeliveryId(Uuid::new_v4()), updated_at: at(5_000_000), ..old.clone() };
     // as one that came first and was driven on later
     stores.deliveries.index(&[Status::Delivery(new.clone()), Status::Delivery(old)]).await.expect("index");
@@ -190,9 +196,10 @@ async fn words_go_with_their_delivery() {
     let page = stores.deliveries.search(&new.tenant, &query, None, 10).await.expect("search").expect("a page");
     assert_eq!(page.items, [new]);
     let db = rusqlite::Connection::open(dir.path().join("index.db")).expect("the file");
-    let matches = "SELECT count(*) FROM delivery_words WHERE delivery_words MATCH 'words : needle'";
-    let counted: i64 = db.query_row(matches, [], |r| r.get(0)).expect("a number");
-    assert_eq!(counted, 1);
+    let counted = |sql: &str| db.query_row(sql, [], |r| r.get::<_, i64>(0)).expect("a number");
+    assert_eq!(counted("SELECT count(*) FROM delivery_words WHERE delivery_words MATCH 'words : needle'"), 1);
+    let theirs = "delivery_users MATCH (SELECT hex(tenant || ' ' || user) FROM delivery)";
+    assert_eq!(counted(&format!("SELECT count(*) FROM delivery_users WHERE {theirs}")), 1);
 }
 
 #[tokio::test]

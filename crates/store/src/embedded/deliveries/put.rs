@@ -161,7 +161,12 @@ impl Delivery {
         match tx.prepare_cached(sql)?.query_row(key, known).optional()? {
             None => {
                 self.insert(tx)?;
-                Ok(Some(Found { n: tx.last_insert_rowid(), again: false, delivery: self }))
+                let n = tx.last_insert_rowid();
+                if let Some(user) = &self.user {
+                    let sql = "INSERT INTO delivery_users (rowid, user) VALUES (?1, hex(?2 || ' ' || ?3))";
+                    tx.prepare_cached(sql)?.execute(params![n, self.tenant, user])?;
+                }
+                Ok(Some(Found { n, again: false, delivery: self }))
             }
             Some((n, version, words_hash)) if version < self.version => {
                 self.update(tx, n)?;

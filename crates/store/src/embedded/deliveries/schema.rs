@@ -2,9 +2,11 @@
 
 /// Times are in microseconds; `body` is the whole document: a status event as it travels, or the JSON that versions before wrote, as
 /// text. `delivery_by_tenant` holds all that can be filtered by, so that a rare state is found without reading the documents in
-/// between; the others hold only what never changes, so that a step of a delivery leaves them alone. A delivery is known by its
-/// notification, the time of that and its id, which lie in the order in which they come; by the id alone they would be all over
-/// the file. `delivery_words` has a row for each delivery, by `n`; `words_hash` is that of what it holds.
+/// between; the other one holds only what never changes, so that a step of a delivery leaves it alone. A delivery is known by its
+/// notification, the time of that and its id, which lie in the order in which they come. `delivery_words` has a row for each
+/// delivery, by `n`; `words_hash` is that of what it holds. `delivery_users` says which deliveries are a user's: FTS5 gathers what
+/// comes and merges it later, where an index would write a page of its own for nearly every delivery. Its only word is
+/// the user in hexadecimal, because FTS5 would take a name apart.
 pub(super) const STEPS: &[&str] = &[
     "
     CREATE TABLE notification (
@@ -153,6 +155,19 @@ pub(super) const STEPS: &[&str] = &[
     CREATE INDEX delivery_by_user ON delivery (tenant, user, accepted_at, id) WHERE user IS NOT NULL;
     CREATE TRIGGER delivery_forgotten AFTER DELETE ON delivery BEGIN
         DELETE FROM delivery_words WHERE rowid = OLD.n;
+    END;
+",
+    "
+    DROP INDEX delivery_by_user;
+    CREATE VIRTUAL TABLE delivery_users USING fts5
+        (user, content='', columnsize=0, detail=none, tokenize=ascii);
+    INSERT INTO delivery_users (rowid, user)
+        SELECT n, hex(tenant || ' ' || user) FROM delivery WHERE user IS NOT NULL ORDER BY n;
+    DROP TRIGGER delivery_forgotten;
+    CREATE TRIGGER delivery_forgotten AFTER DELETE ON delivery BEGIN
+        DELETE FROM delivery_words WHERE rowid = OLD.n;
+        INSERT INTO delivery_users (delivery_users, rowid, user)
+            SELECT 'delete', OLD.n, hex(OLD.tenant || ' ' || OLD.user) WHERE OLD.user IS NOT NULL;
     END;
 ",
 ];
