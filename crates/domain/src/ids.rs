@@ -1,6 +1,7 @@
 //! Names and ids. Delivery ids are derived, so that a second run of anything is recognised.
 
 use jiff::Timestamp;
+use ring::digest::{Context, SHA256};
 use uuid::Uuid;
 
 use crate::{Address, Channel, Recipient};
@@ -108,7 +109,6 @@ pub struct DeviceId(pub Uuid);
 
 const DEVICE_NAMESPACE: Uuid = Uuid::from_u128(0x6361_7269_6c6c_6f6e_8000_6465_7669_6365);
 const EVENT_NAMESPACE: Uuid = Uuid::from_u128(0x6361_7269_6c6c_6f6e_8000_6576_656e_7473);
-const DELIVERY_NAMESPACE: Uuid = Uuid::from_u128(0x6361_7269_6c6c_6f6e_8000_6465_6c69_7665);
 
 /// Bytes of a `UUIDv7` that are its time.
 const TIME: usize = 6;
@@ -138,24 +138,26 @@ impl DeviceId {
 }
 
 impl DeliveryId {
-    /// A `UUIDv8` (RFC 9562, section 5.8): the notification's first 48 bits, which are its time, then those of the `UUIDv5` of
-    /// notification, recipient, channel and address. The same decision always has the same id, and what is stored by it lies in
-    /// the order in which it came ([ADR 0016](../../../docs/adr/0016-delivery-ids-begin-with-their-time.md)).
+    /// A `UUIDv8` (RFC 9562, section 5.8): the notification's first 48 bits, which are its time, then those of a SHA-256 of
+    /// notification, recipient, channel and address, of which none holds a line break. The same decision always has the same id,
+    /// and what is stored by it lies in the order in which it came (docs/adr/0016).
     pub fn derive(
         notification: NotificationId,
         recipient: &Recipient,
         channel: Channel,
         address: Option<&Address>,
     ) -> Self {
-        let address = address.map_or("", Address::expose);
-        // done for each of millions: formatting takes longer than the hash
-        let mut buffer = Uuid::encode_buffer();
-        let time = notification.0;
-        let notification = &*time.hyphenated().encode_lower(&mut buffer);
-        let name = [notification, &recipient.key(), channel.as_str(), address].join("\n");
-        let mut id = Uuid::new_v5(&DELIVERY_NAMESPACE, name.as_bytes()).into_bytes();
-        id[..TIME].copy_from_slice(&time.as_bytes()[..TIME]);
-        Self(uuid::Builder::from_bytes(id).with_version(uuid::Version::Custom).into_uuid())
+        let mut hash = Context::new(&SHA256);
+        hash.update(notification.0.as_bytes());
+        for part in [&*recipient.key(), channel.as_str(), address.map_or("", Address::expose)] {
+            hash.update(part.as_bytes());
+            hash.update(b"\n");
+        }
+        let mut id = uuid::Bytes::default();
+        let (time, rest) = id.split_at_mut(TIME);
+        time.copy_from_slice(&notification.0.as_bytes()[..TIME]);
+        rest.copy_from_slice(&hash.finish().as_ref()[..rest.len()]);
+        Self(uuid::Builder::from_custom_bytes(id).into_uuid())
     }
 }
 
@@ -209,7 +211,7 @@ mod tests {
     #[test]
     fn delivery_ids_lie_in_the_order_of_their_notifications() {
         let ana = Recipient::User(UserId::parse("ana").expect("valid"));
-        let at = |ms| NotificationId::new(Timestamp::from_millisecond(1_800_000_000_000 + ms).expect("time"));
+        let at = |ms: i64| NotificationId::new(Timestamp::from_millisecond(1_800_000_000_000 + ms).expect("time"));
         let ids: Vec<_> = (0..100).map(|ms| DeliveryId::derive(at(ms), &ana, Channel::Webhook, None)).collect();
         assert!(ids.is_sorted(), "{ids:?}");
         assert!(ids.iter().all(|id| id.0.get_version_num() == 8 && id.0.get_variant() == uuid::Variant::RFC4122));
