@@ -181,7 +181,7 @@ async fn old_documents_go() {
 }
 
 #[tokio::test]
-async fn words_go_with_their_delivery() {
+async fn what_finds_a_delivery_goes_with_it() {
     let dir = tempfile::tempdir().expect("a directory");
     let stores = opened(dir.path());
     let metadata = [("k".to_owned(), "needle".to_owned())].into();
