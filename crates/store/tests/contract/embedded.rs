@@ -1,18 +1,18 @@
 //! The suite on SQLite files, and what only files promise.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use bytes::Bytes;
 use domain::{
     Address, Channel, Contact, DeliveryId, DeliveryStatus, Device, Environment, Locale, NotificationId,
-    NotificationStatus, Priority, Selector, State, Status, TenantId, Timestamp, User, UserId,
+    NotificationStatus, State, Status, TenantId, Timestamp, User, UserId,
 };
 use store::{Balance, Claim, ClaimRequest, DeliveryQuery, IndexError, Settled, StoreError, Stores, UserKey, embedded};
 use uuid::Uuid;
 
 use crate::{
     Opened, at, eventually,
-    made::{change, delivery, device, key, user},
+    made::{change, delivery, device, key, notification, user},
     tenant,
 };
 
@@ -29,21 +29,6 @@ fn opened(dir: &Path) -> Stores {
 
 fn request(delivery: DeliveryId) -> ClaimRequest {
     ClaimRequest { delivery, owner: 7, at: at(0) }
-}
-
-fn notification() -> NotificationStatus {
-    NotificationStatus {
-        id: NotificationId::new(at(0)),
-        tenant: tenant(),
-        recipients: 1,
-        category: None,
-        priority: Priority::default(),
-        channels: vec![Selector::Channel(Channel::Webhook)],
-        accepted_at: at(0),
-        expires_at: None,
-        template: None,
-        metadata: BTreeMap::new(),
-    }
 }
 
 #[tokio::test]
@@ -96,7 +81,7 @@ async fn everything_is_there_after_a_restart() {
     let device = Device { environment: Environment::Sandbox, ..device(&key.tenant, 1, 1) };
     let (claimed, settled) = (DeliveryId(Uuid::new_v4()), DeliveryId(Uuid::new_v4()));
     let end = Settled(Bytes::from_static(b"sent"));
-    let n = notification();
+    let n = notification(&tenant());
 
     let stores = opened(&nested);
     stores.users.put(&ana, &change(1)).await.expect("put");
@@ -164,15 +149,15 @@ async fn old_documents_go() {
     let dir = tempfile::tempdir().expect("a directory");
     let options = embedded::Options { index_retention: Duration::from_secs(3600), ..embedded::Options::default() };
     let stores = embedded::open(dir.path(), options).expect("open");
-    let old = NotificationStatus { accepted_at: at(-4_000_000), ..notification() };
-    let new = notification();
+    let old = NotificationStatus { accepted_at: at(-4_000_000), ..notification(&tenant()) };
+    let new = notification(&tenant());
     stores.deliveries.index(&[Status::Notification(old.clone())]).await.expect("index");
     stores.deliveries.index(&[Status::Notification(new.clone())]).await.expect("index");
     assert_eq!(stores.deliveries.notification(&old.tenant, old.id).await.expect("notification"), None);
     assert!(stores.deliveries.notification(&new.tenant, new.id).await.expect("notification").is_some());
 
     // and without a write to ride on
-    let some: Vec<_> = (0..3_000).map(|_| Status::Notification(notification())).collect();
+    let some: Vec<_> = (0..3_000).map(|_| Status::Notification(notification(&tenant()))).collect();
     stores.deliveries.index(&some).await.expect("index");
     let told = stores.deliveries.prune(at(4_000_000)).await.expect("prune");
     assert_eq!(told, ["index.db: 3001 documents"]);
@@ -206,7 +191,7 @@ async fn what_finds_a_delivery_goes_with_it() {
 async fn a_refused_document_spoils_no_other() {
     let dir = tempfile::tempdir().expect("a directory");
     let stores = opened(dir.path());
-    let (good, bad, last) = (notification(), notification(), notification());
+    let (good, bad, last) = (notification(&tenant()), notification(&tenant()), notification(&tenant()));
     let db = rusqlite::Connection::open(dir.path().join("index.db")).expect("the file");
     let refuse = format!(
         "CREATE TRIGGER refuse BEFORE INSERT ON notification WHEN NEW.tenant = '{}' BEGIN SELECT RAISE(ABORT, 'no'); END",

@@ -1,8 +1,10 @@
-//! Users, devices, changes and deliveries as the suites make them.
+//! Users, devices, changes, notifications and deliveries as the suites make them.
+
+use std::collections::BTreeMap;
 
 use domain::{
     Address, Channel, Contacts, DeliveryId, DeliveryStatus, Device, DeviceId, Environment, History, NotificationId,
-    Preferences, Priority, State, TenantId, Timestamp, User, UserId,
+    NotificationStatus, Preferences, Priority, Selector, State, TenantId, Timestamp, User, UserId,
 };
 use store::{Change, UserKey};
 use uuid::Uuid;
@@ -46,6 +48,22 @@ pub fn device(tenant: &TenantId, n: u32, step: i64) -> Device {
         time_zone: None,
         registered_at: at(step),
         last_active_at: at(step),
+    }
+}
+
+/// A notification that was just accepted.
+pub fn notification(tenant: &TenantId) -> NotificationStatus {
+    NotificationStatus {
+        id: NotificationId::new(at(0)),
+        tenant: tenant.clone(),
+        recipients: 1,
+        category: None,
+        priority: Priority::default(),
+        channels: vec![Selector::Channel(Channel::Webhook)],
+        accepted_at: at(0),
+        expires_at: None,
+        template: None,
+        metadata: BTreeMap::new(),
     }
 }
 

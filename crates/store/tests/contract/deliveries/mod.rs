@@ -14,22 +14,7 @@ use store::{Balance, Deliveries, DeliveryQuery, NotificationView, Page};
 use uuid::Uuid;
 
 pub use self::{balance::*, search::*, words::*};
-use crate::{at, eventually, tenant};
-
-fn notification(tenant: &TenantId) -> NotificationStatus {
-    NotificationStatus {
-        id: NotificationId::new(at(0)),
-        tenant: tenant.clone(),
-        recipients: 1,
-        category: None,
-        priority: Priority::default(),
-        channels: vec![Selector::Channel(Channel::Webhook)],
-        accepted_at: at(0),
-        expires_at: None,
-        template: None,
-        metadata: BTreeMap::new(),
-    }
-}
+use crate::{at, eventually, made::notification, tenant};
 
 /// A delivery that has been through these states.
 fn delivery(tenant: &TenantId, notification: NotificationId, accepted: i64, states: &[State]) -> DeliveryStatus {
