@@ -39,7 +39,8 @@ const WINDOW: Duration = Duration::from_millis(1500);
 /// How closely it is watched.
 const STEP: Duration = Duration::from_millis(250);
 
-/// Running processes. They end when it is dropped.
+/// Running processes. They end when it is dropped, and with this process, however that ends: what went on would take its share
+/// of the machine from whatever is measured next.
 pub struct Deployment {
     processes: Vec<Child>,
     /// Of the public API, on 127.0.0.1.
@@ -108,12 +109,14 @@ impl Deployment {
         let binary = &bench.carillon;
         ensure!(binary.exists(), "{} is missing: scripts/bench builds it", binary.display());
         let log = File::options().create(true).append(true).open(self.dir.path().join("log"))?;
-        let mut command = Command::new(binary);
-        command.args(args).envs(environment.iter().map(|(k, v)| (k, v)));
+        // of util-linux; the system keeps the wish when the program becomes another one (prctl(2), PR_SET_PDEATHSIG)
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(binary).args(args);
+        command.envs(environment.iter().map(|(k, v)| (k, v)));
         command.env("CARILLON__INGRESS__LISTEN", format!("127.0.0.1:{}", self.port));
         command.env("CARILLON__INGRESS__GRPC_LISTEN", "").env("CARILLON__ADMIN__LISTEN", "");
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
-        self.processes.push(child.with_context(|| format!("cannot start {}", binary.display()))?);
+        self.processes.push(child.context("cannot start setpriv, which is in the package util-linux")?);
         Ok(())
     }
 
