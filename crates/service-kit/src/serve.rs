@@ -2,7 +2,7 @@
 
 use std::{fmt::Display, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, extract::ConnectInfo, http::Request, middleware};
+use axum::{Router, extract::ConnectInfo, http::Request};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -19,8 +19,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tower::Service;
-
-use crate::telemetry;
 
 /// Connections at the same time, below the usual limits of open files; further ones wait to be accepted.
 const CONNECTIONS: usize = 10_000;
@@ -47,10 +45,8 @@ pub async fn bind(address: impl ToSocketAddrs + Display, setting: &str) -> anyho
 }
 
 /// Serves HTTP/1 and HTTP/2 until `shutdown`; then takes no more connections, and ends when the requests that are running
-/// have been answered, or 10 s later. Handlers find the peer in `ConnectInfo<SocketAddr>` and the
-/// request's span in the header `traceparent`.
+/// have been answered, or 10 s later. Handlers find the peer in `ConnectInfo<SocketAddr>`.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
-    let router = router.layer(middleware::from_fn(telemetry::observe));
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let http = Arc::new(http());
     let graceful = GracefulShutdown::new();

@@ -17,7 +17,12 @@ use std::{
 };
 
 use async_trait::async_trait;
-use axum::{Router, http::HeaderMap, routing::post};
+use axum::{
+    Router,
+    http::HeaderMap,
+    middleware::{self, Next},
+    routing::post,
+};
 use bus::{
     Headers, Log, Outgoing,
     consume::{ConsumeSettings, Stage, Work},
@@ -79,7 +84,8 @@ async fn start(kit: &Kit) -> SocketAddr {
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let at = listener.local_addr().expect("an address");
-    let router = Router::new().route("/v1/things/{id}", post(accept)).merge(kit.health.routes());
+    let traced = middleware::from_fn(async |request, next: Next| telemetry::observe(request, |r| next.run(r)).await);
+    let router = Router::new().route("/v1/things/{id}", post(accept)).layer(traced).merge(kit.health.routes());
     kit.spawn("api", service_kit::serve::serve(listener, router, kit.shutdown.clone()));
     let middle = Middle { log: kit.log.clone(), was_down: AtomicBool::new(false) };
     let settings = |group: &str, topic: &str| ConsumeSettings::new(group.into(), vec![topic.into()]);

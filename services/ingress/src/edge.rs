@@ -1,6 +1,7 @@
-//! What happens to every request before and after its handler: its id, its metrics, its limits, the form of its problems.
+//! What happens to every request before and after its handler: its id, its span, its metrics, its limits, the form of its
+//! problems.
 
-use std::{sync::Arc, time::Instant};
+use std::{future::Future, sync::Arc, time::Instant};
 
 use axum::{
     Json,
@@ -16,7 +17,7 @@ use crate::{
     problem::{Kind, OUTCOME_OPEN, Problem},
 };
 
-const REQUEST_ID: &str = "x-request-id";
+pub(crate) const REQUEST_ID: &str = "x-request-id";
 const MAX_REQUEST_ID: usize = 128;
 
 /// The id of one request, the client's own if that is sane.
@@ -24,20 +25,33 @@ const MAX_REQUEST_ID: usize = 128;
 pub struct RequestId(pub Arc<str>);
 
 impl RequestId {
-    fn of(headers: &HeaderMap) -> Self {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
         let own = headers.get(REQUEST_ID).and_then(|v| v.to_str().ok());
         let sane = |id: &&str| (1..=MAX_REQUEST_ID).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic());
         Self(own.filter(sane).map_or_else(|| uuid::Uuid::now_v7().to_string().into(), Into::into))
     }
 }
 
-/// The outermost layer.
-pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
+/// The layer of everything that needs a key.
+pub(crate) async fn keyed(State(ingress): State<Ingress>, request: Request, next: Next) -> Response {
+    let answer = async |request| admit(&ingress, request, next).await.into_response();
+    service_kit::telemetry::observe(request, |request| observe(request, answer)).await
+}
+
+/// The layer of everything else.
+pub(crate) async fn open(request: Request, next: Next) -> Response {
+    service_kit::telemetry::observe(request, |request| observe(request, |request| next.run(request))).await
+}
+
+async fn observe<F>(mut request: Request, answer: impl FnOnce(Request) -> F) -> Response
+where
+    F: Future<Output = Response>,
+{
     let started = Instant::now();
     let id = RequestId::of(request.headers());
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched".into(), |p| Arc::from(p.as_str()));
     request.extensions_mut().insert(id.clone());
-    let mut response = as_problem(next.run(request).await, &id, &route).await;
+    let mut response = as_problem(answer(request).await, &id, &route).await;
     if let Ok(value) = HeaderValue::from_str(&id.0) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
@@ -75,12 +89,8 @@ async fn as_problem(mut response: Response, id: &RequestId, route: &str) -> Resp
 
 /// Lets a request through with its [`auth::Caller`], before anything of its body is read; bounds how many are at work, and for
 /// how long. Only those who have a key can take a place.
-pub(crate) async fn admit(
-    State(ingress): State<Ingress>,
-    mut request: Request,
-    next: Next,
-) -> Result<Response, Problem> {
-    let caller = auth::authenticate(&ingress, &request)?;
+pub(crate) async fn admit(ingress: &Ingress, mut request: Request, next: Next) -> Result<Response, Problem> {
+    let caller = auth::authenticate(ingress, &request)?;
     request.extensions_mut().insert(caller);
     let Ok(_place) = ingress.admitted.try_acquire() else {
         return Err(Problem::new(Kind::Unavailable, "too many requests are at work; nothing was done, send it again"));

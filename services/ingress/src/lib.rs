@@ -133,11 +133,10 @@ pub fn router(ingress: Ingress) -> Router {
         .route("/v1/templates/{key}/preview", post(templates::preview::post))
         .route("/v1/config/{kind}", get(config::list))
         .route("/v1/config/{kind}/{name}", put(config::put).get(config::get).delete(config::delete));
+    let open = Router::new().route("/openapi.json", get(openapi::get)).fallback(edge::not_found);
     planned::add(built)
-        .layer(middleware::from_fn_with_state(ingress.clone(), edge::admit))
-        .route("/openapi.json", get(openapi::get))
-        .fallback(edge::not_found)
-        .layer(middleware::from_fn(edge::observe))
+        .layer(middleware::from_fn_with_state(ingress.clone(), edge::keyed))
+        .merge(open.layer(middleware::from_fn(edge::open)))
         .with_state(ingress)
 }
 

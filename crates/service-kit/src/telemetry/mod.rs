@@ -6,7 +6,7 @@ mod request;
 
 pub use crate::metrics::registry;
 pub(crate) use otlp::flush;
-pub(crate) use request::observe;
+pub use request::observe;
 
 use crate::{Problems, Reader, Settings};
 

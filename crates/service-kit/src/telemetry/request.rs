@@ -1,23 +1,23 @@
 //! The span of a request: it continues the client's own trace, and everything that is logged or published meanwhile belongs to
 //! it.
 
+use std::future::Future;
+
 use axum::{
     extract::{MatchedPath, Request},
     http::{HeaderValue, Method},
-    middleware::Next,
     response::Response,
 };
 use bus::trace::{Open, TraceContext};
 use tracing::Instrument as _;
 
-use crate::health;
-
-/// Handlers find the span in the header `traceparent`, where the client's stood.
-pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    if health::PATHS.contains(&path) || path.starts_with("/grpc.") {
-        return next.run(request).await;
-    }
+/// Has a request answered within its span; handlers find it in the header `traceparent`, where the client's stood. For a
+/// layer of axum's, which knows the route: one for all that is to be done around a request, as each of them clones all below
+/// it for each request.
+pub async fn observe<F>(mut request: Request, answer: impl FnOnce(Request) -> F) -> Response
+where
+    F: Future<Output = Response>,
+{
     let parent = request.headers().get(TraceContext::HEADER).and_then(|h| TraceContext::parse(h.as_bytes()));
     let open = Open::begin(parent);
     if let Ok(context) = HeaderValue::from_bytes(&open.context.header()) {
@@ -27,7 +27,7 @@ pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     // at the highest level, so that no filter takes the trace from a line that is logged
     let span = tracing::error_span!("request", trace_id = format_args!("{:032x}", open.context.trace_id));
-    let response = next.run(request).instrument(span).await;
+    let response = answer(request).instrument(span).await;
     open.answered(method, route.as_ref().map_or("unmatched", MatchedPath::as_str), response.status().as_u16());
     response
 }

@@ -1,7 +1,5 @@
 //! What is known of one call beside its message.
 
-use std::sync::Arc;
-
 use axum::http::HeaderMap;
 use domain::{NotificationId, TenantId, Timestamp, config::Scope};
 use tonic::{Request, Status};
@@ -26,7 +24,7 @@ pub(super) struct Call {
 }
 
 impl Call {
-    /// Behind [`super::edge::observe`] and the authentication, which leave the id and the client.
+    /// Behind [`super::edge::keyed`] and the authentication, which leave the id and the client.
     pub(super) fn of<T>(method: &'static str, request: &Request<T>) -> Result<Self, Status> {
         let extensions = request.extensions();
         let (Some(id), Some(caller)) = (extensions.get::<RequestId>(), extensions.get::<Caller>()) else {
@@ -76,11 +74,4 @@ impl Call {
     pub(super) fn refuse(&self, problem: &Problem) -> Status {
         refusal::status(problem, &self.id, self.method)
     }
-}
-
-/// The id of a call: the client's own if that is sane.
-pub(super) fn request_id(headers: &HeaderMap) -> RequestId {
-    let own = headers.get(super::edge::REQUEST_ID).and_then(|v| v.to_str().ok());
-    let sane = |id: &&str| (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic());
-    RequestId(own.filter(sane).map_or_else(|| Arc::from(uuid::Uuid::now_v7().to_string()), Arc::from))
 }

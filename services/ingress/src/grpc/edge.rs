@@ -3,29 +3,33 @@
 use std::{sync::Arc, time::Instant};
 
 use axum::{
-    extract::{MatchedPath, Request},
+    extract::{MatchedPath, Request, State},
     http::HeaderValue,
     middleware::Next,
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
 use tonic::{Code, Status};
 
-use super::{call, refusal};
+use super::refusal;
 use crate::{
-    edge::RequestId,
+    Ingress,
+    edge::{REQUEST_ID, RequestId, admit},
     metrics,
     problem::{Kind, Problem},
 };
 
-pub(super) const REQUEST_ID: &str = "x-request-id";
+/// The layer of our own service.
+pub(super) async fn keyed(State(ingress): State<Ingress>, request: Request, next: Next) -> Response {
+    service_kit::telemetry::observe(request, |request| observe(ingress, request, next)).await
+}
 
-/// The outermost layer. A call is counted where the same request over HTTP is, with the status that it would have there.
-pub(super) async fn observe(mut request: Request, next: Next) -> Response {
+/// A call is counted where the same request over HTTP is, with the status that it would have there.
+async fn observe(ingress: Ingress, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let id = call::request_id(request.headers());
+    let id = RequestId::of(request.headers());
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched".into(), |p| Arc::from(p.as_str()));
     request.extensions_mut().insert(id.clone());
-    let mut response = as_status(next.run(request).await, &id, &route);
+    let mut response = as_status(admit(&ingress, request, next).await.into_response(), &id, &route);
     if let Ok(value) = HeaderValue::from_str(&id.0) {
         response.headers_mut().insert(REQUEST_ID, value);
     }

@@ -63,9 +63,7 @@ pub fn serve(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     let api = METHODS.iter().fold(Router::new(), |api, method| api.route_service(method, service.clone()));
-    let api = api
-        .layer(middleware::from_fn_with_state(ingress, crate::edge::admit))
-        .layer(middleware::from_fn(edge::observe));
+    let api = api.layer(middleware::from_fn_with_state(ingress, edge::keyed));
     // the fallback of these says that a method is unknown
     let routes = tonic::service::Routes::new(health_service).add_service(reflection).into_axum_router().merge(api);
     Ok(async move {

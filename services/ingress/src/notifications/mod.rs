@@ -8,8 +8,8 @@ pub mod view;
 use axum::{
     Extension, Json,
     body::Body,
-    extract::{Path, State},
-    http::{HeaderMap, StatusCode, header},
+    extract::{Path, Request, State},
+    http::{HeaderMap, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use bus::LogError;
@@ -95,10 +95,11 @@ pub enum BatchResult {
 pub(crate) async fn send(
     State(ingress): State<Ingress>,
     Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Problem> {
     let tenant = caller.may(Scope::NotificationsWrite)?;
+    // not the extractor `HeaderMap`, which copies all of them
+    let (Parts { headers, .. }, body) = request.into_parts();
     let bytes = body::read(&ingress, &headers, body).await?;
     let now = now();
     let mut errors = planned_headers(&headers);
