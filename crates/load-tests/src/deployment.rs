@@ -109,7 +109,8 @@ impl Deployment {
         let binary = &bench.carillon;
         ensure!(binary.exists(), "{} is missing: scripts/bench builds it", binary.display());
         let log = File::options().create(true).append(true).open(self.dir.path().join("log"))?;
-        // of util-linux; the system keeps the wish when the program becomes another one (prctl(2), PR_SET_PDEATHSIG)
+        // of util-linux; the system keeps the wish when the program becomes another one (prctl(2), PR_SET_PDEATHSIG). It looks at
+        // the thread that starts it: here the main one, which `block_on` has all rows start theirs on
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(binary).args(args);
         command.envs(environment.iter().map(|(k, v)| (k, v)));

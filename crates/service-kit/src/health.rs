@@ -21,7 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{Reader, metrics};
 
 /// Where it answers.
-pub(crate) const PATHS: [&str; 4] = ["/livez", "/readyz", "/health", "/metrics"];
+const PATHS: [&str; 4] = ["/livez", "/readyz", "/health", "/metrics"];
 /// Between two checks of a dependency.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 /// A check that takes longer has failed.
