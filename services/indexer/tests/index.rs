@@ -29,25 +29,24 @@ use tokio::{
 use uuid::Uuid;
 use wire::Record as _;
 
-fn engine(name: &str) -> Option<String> {
+/// Where an engine is; without it a test fails, it is not skipped.
+fn engine(name: &str) -> String {
     let name = format!("CARILLON_TEST_{name}");
-    let address = std::env::var_os(&name).and_then(|address| address.into_string().ok());
-    if address.is_none() {
-        println!("skipped: {name} is not set, see deploy/dev/engines");
-    }
-    address
+    std::env::var_os(&name)
+        .and_then(|address| address.into_string().ok())
+        .unwrap_or_else(|| panic!("{name} is not set; run `make test`, or eval \"$(deploy/dev/engines env)\""))
 }
 
 /// Settings of an installation that no other test has, with its schema in place.
-async fn settings() -> Option<ClusterSettings> {
+async fn settings() -> ClusterSettings {
     let unique = &Uuid::new_v4().simple().to_string()[..12];
     let settings = ClusterSettings {
-        redis_url: engine("REDIS")?,
+        redis_url: engine("REDIS"),
         redis_prefix: format!("indexer-{unique}:"),
-        cassandra: vec![engine("CASSANDRA")?],
+        cassandra: vec![engine("CASSANDRA")],
         keyspace: "carillon_contract".into(),
         replication: 1,
-        elasticsearch_url: engine("ELASTICSEARCH")?,
+        elasticsearch_url: engine("ELASTICSEARCH"),
         index_prefix: format!("indexer-{unique}-"),
         claim_window: Duration::from_secs(3600),
         index_retention: Duration::from_secs(90 * 24 * 3600),
@@ -55,7 +54,7 @@ async fn settings() -> Option<ClusterSettings> {
     };
     // the one keyspace of all tests of stores, which may be made by two at once
     cluster::migrate(&settings).await.expect("migrate");
-    Some(settings)
+    settings
 }
 
 /// The index, what it was asked to take (how often each document), and how many it has said to have taken.
@@ -244,7 +243,7 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_document_of_a_batch_has_its_own_fate() {
-    let Some(settings) = settings().await else { return };
+    let settings = settings().await;
     let index = settings.elasticsearch_url.clone();
     let desk = Desk::open(settings, index).await;
     let (ours, theirs) = (tenant(), tenant());
@@ -324,7 +323,7 @@ async fn line_to(url: &str) -> (String, watch::Sender<bool>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_index_that_is_away_is_waited_for() {
-    let Some(settings) = settings().await else { return };
+    let settings = settings().await;
     let (address, up) = line_to(&settings.elasticsearch_url).await;
     let desk = Desk::open(settings, address).await;
     let ours = tenant();

@@ -35,9 +35,9 @@ pub async fn reopen(dir: &Path) -> Embedded {
     }
 }
 
-async fn fixture() -> Option<Fixture> {
+async fn fixture() -> Fixture {
     let dir = TempDir::new().expect("a directory");
-    Some(Fixture { log: Arc::new(open(dir.path()).expect("a log")), _keep: Box::new(dir) })
+    Fixture { log: Arc::new(open(dir.path()).expect("a log")), _keep: Box::new(dir) }
 }
 
 contract!(tokio::test, fixture);

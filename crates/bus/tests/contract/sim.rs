@@ -20,8 +20,8 @@ use crate::{
     suite::Fixture,
 };
 
-async fn fixture() -> Option<Fixture> {
-    Some(Fixture { log: Arc::new(Sim::new(7, Faults::default())), _keep: Box::new(()) })
+async fn fixture() -> Fixture {
+    Fixture { log: Arc::new(Sim::new(7, Faults::default())), _keep: Box::new(()) }
 }
 
 contract!(tokio::test(start_paused = true), fixture);

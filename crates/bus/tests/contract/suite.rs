@@ -19,7 +19,7 @@ pub struct Fixture {
 }
 
 /// One test per clause, for an adapter: `contract!(tokio::test, fixture)` with
-/// `async fn fixture() -> Option<Fixture>`; `None` skips.
+/// `async fn fixture() -> Fixture`.
 macro_rules! contract {
     ($test:meta, $fixture:path) => {
         contract!($test, $fixture:
@@ -34,7 +34,7 @@ macro_rules! contract {
         $(
             #[$test]
             async fn $name() {
-                let Some(fixture) = $fixture().await else { return };
+                let fixture = $fixture().await;
                 $crate::suite::$name(fixture.log.as_ref()).await;
             }
         )*

@@ -16,9 +16,9 @@ use crate::{
     tenant,
 };
 
-async fn open() -> Option<Opened> {
+async fn open() -> Opened {
     let dir = tempfile::tempdir().expect("a directory");
-    Some(Opened { stores: opened(dir.path()), dir: Some(dir) })
+    Opened { stores: opened(dir.path()), dir: Some(dir) }
 }
 
 contract!();

@@ -11,7 +11,7 @@ use domain::{TenantId, Timestamp};
 use store::Stores;
 use uuid::Uuid;
 
-/// Declares the tests of an adapter. The module that calls it has `async fn open() -> Option<Opened>`: `None` skips.
+/// Declares the tests of an adapter. The module that calls it has `async fn open() -> Opened`.
 macro_rules! contract {
     () => {
         contract!(users:
@@ -80,9 +80,8 @@ macro_rules! contract {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $clause() {
-                    if let Some(opened) = super::open().await {
-                        crate::$store::$clause(&*opened.stores.$store).await;
-                    }
+                    let opened = super::open().await;
+                    crate::$store::$clause(&*opened.stores.$store).await;
                 }
             )*
         }

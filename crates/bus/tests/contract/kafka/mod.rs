@@ -24,13 +24,11 @@ use tokio::{sync::oneshot, time::timeout};
 
 use crate::member::{Member, outgoing, publish, spec, topic, unique, values, within};
 
-/// The brokers of `CARILLON_TEST_KAFKA`; without it the test says that it was skipped.
-fn brokers(test: &str) -> Option<String> {
-    let brokers = std::env::var_os("CARILLON_TEST_KAFKA").and_then(|b| b.into_string().ok());
-    if brokers.is_none() {
-        println!("skipped {test}: CARILLON_TEST_KAFKA is not set");
-    }
-    brokers
+/// The brokers of `CARILLON_TEST_KAFKA`; without them a test fails, it is not skipped.
+pub(crate) fn brokers() -> String {
+    std::env::var_os("CARILLON_TEST_KAFKA")
+        .and_then(|brokers| brokers.into_string().ok())
+        .expect("CARILLON_TEST_KAFKA is not set; run `make test`, or eval \"$(deploy/dev/engines env)\"")
 }
 
 fn settings(brokers: &str) -> KafkaSettings {
@@ -40,7 +38,7 @@ fn settings(brokers: &str) -> KafkaSettings {
 /// Row 14 for what is missing later than at the start; what is too large is in the suite.
 #[tokio::test]
 async fn what_is_missing_or_away_is_said() {
-    let Some(brokers) = brokers("what_is_missing_or_away") else { return };
+    let brokers = brokers();
     let log = Kafka::new(settings(&brokers)).expect("settings");
     let missing = unique("missing");
     let results = within("a result", log.publish(vec![outgoing(&missing, "key", "x")])).await;
@@ -70,7 +68,7 @@ async fn what_is_missing_or_away_is_said() {
 
 #[tokio::test]
 async fn a_follower_catches_up_behind_gaps() {
-    let Some(brokers) = brokers("a_follower_catches_up") else { return };
+    let brokers = brokers();
     let log = Kafka::new(settings(&brokers)).expect("settings");
     let topic = topic(&log, 5).await;
     // one key: four partitions stay empty
@@ -114,7 +112,7 @@ async fn a_follower_catches_up_behind_gaps() {
 
 #[tokio::test]
 async fn concurrent_creators_agree() {
-    let Some(brokers) = brokers("concurrent_creators") else { return };
+    let brokers = brokers();
     let log = Kafka::new(settings(&brokers)).expect("settings");
     let specs = [TopicSpec { cleanup: Cleanup::Compact, ..spec(&unique("creators"), 3) }];
     let (one, two) = tokio::join!(log.ensure_topics(&specs), log.ensure_topics(&specs));
@@ -128,7 +126,7 @@ async fn concurrent_creators_agree() {
 #[tokio::test]
 async fn throughput() {
     const COUNT: usize = 100_000;
-    let Some(brokers) = brokers("throughput") else { return };
+    let brokers = brokers();
     let log = Arc::new(Kafka::new(settings(&brokers)).expect("settings"));
     let topic = topic(log.as_ref(), 6).await;
     let value = "v".repeat(512);

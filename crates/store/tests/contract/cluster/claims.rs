@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn a_dead_address_is_known_by_a_hash_and_for_a_week() {
-    let Some(settings) = ready().await else { return };
+    let settings = ready().await;
     let stores = cluster::connect(&settings).await.expect("connect");
     let mut redis = redis(&settings).await;
     let (tenant, address) = (tenant(), Address::parse(Channel::Webhook, "https://a.example/x").expect("an address"));
@@ -26,7 +26,7 @@ async fn a_dead_address_is_known_by_a_hash_and_for_a_week() {
 
 #[tokio::test]
 async fn a_claim_expires_with_its_window() {
-    let Some(settings) = ready().await else { return };
+    let settings = ready().await;
     let settings = ClusterSettings { claim_window: Duration::from_millis(300), ..settings };
     let stores = cluster::connect(&settings).await.expect("connect");
     let (open, ended) = (DeliveryId(Uuid::new_v4()), DeliveryId(Uuid::new_v4()));
@@ -44,7 +44,7 @@ async fn a_claim_expires_with_its_window() {
 /// A restart or a failover takes the scripts along; those that lack one say so.
 #[tokio::test]
 async fn ends_are_recorded_by_a_redis_that_has_forgotten_how() {
-    let Some(settings) = ready().await else { return };
+    let settings = ready().await;
     let stores = cluster::connect(&settings).await.expect("connect");
     let mut redis = redis(&settings).await;
     let deliveries = [DeliveryId(Uuid::new_v4()), DeliveryId(Uuid::new_v4())];
@@ -58,7 +58,7 @@ async fn ends_are_recorded_by_a_redis_that_has_forgotten_how() {
 /// Row 34: what lies at our keys and is not ours is never a yes.
 #[tokio::test]
 async fn what_is_of_another_type_in_redis_is_no_yes() {
-    let Some(settings) = ready().await else { return };
+    let settings = ready().await;
     let stores = cluster::connect(&settings).await.expect("connect");
     let mut redis = redis(&settings).await;
     let spoils = [("RPUSH", vec!["x"]), ("HSET", vec!["f", "x"]), ("SET", vec!["x"]), ("SET", vec![""])];

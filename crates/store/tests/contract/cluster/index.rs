@@ -5,7 +5,7 @@ use super::*;
 /// Row 36 of the catalogue (reliability.md, section 7), a document that the mapping refuses.
 #[tokio::test]
 async fn a_refused_document_spoils_no_other() {
-    let Some(settings) = ready().await else { return };
+    let settings = ready().await;
     let stores = cluster::connect(&settings).await.expect("connect");
     let (good, last) = (delivery(), delivery());
     // earlier than the index can tell times apart
@@ -25,7 +25,7 @@ async fn a_refused_document_spoils_no_other() {
 
 #[tokio::test]
 async fn a_query_for_a_time_that_no_document_can_have_finds_none() {
-    let Some(settings) = ready().await else { return };
+    let settings = ready().await;
     let stores = cluster::connect(&settings).await.expect("connect");
     for (since, until) in [(Some(Timestamp::MAX), None), (None, Some(Timestamp::MIN))] {
         let query = DeliveryQuery { since, until, ..DeliveryQuery::default() };
@@ -36,7 +36,7 @@ async fn a_query_for_a_time_that_no_document_can_have_finds_none() {
 
 #[tokio::test]
 async fn days_go_when_they_have_been_over_for_the_retention() {
-    let Some(settings) = settings() else { return };
+    let settings = settings();
     let day = Duration::from_secs(24 * 3600);
     let settings = ClusterSettings { index_retention: 10 * day, ..fresh(&settings) };
     cluster::migrate(&settings).await.expect("migrate");
@@ -69,7 +69,7 @@ async fn days_go_when_they_have_been_over_for_the_retention() {
 /// Row 36, items with 429. What the indexer makes of them is in `services/indexer`.
 #[tokio::test]
 async fn what_is_not_taken_now_is_taken_later_and_spoils_no_other() {
-    let Some(settings) = settings() else { return };
+    let settings = settings();
     let settings = fresh(&settings);
     cluster::migrate(&settings).await.expect("migrate");
     let stores = cluster::connect(&settings).await.expect("connect");

@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lookup_that_read_before_a_write_does_not_hide_it() {
-    let Some(settings) = ready().await else { return };
+    let settings = ready().await;
     let (line, slow) = over_a_line(&settings).await;
     let ours = cluster::connect(&settings).await.expect("connect");
     let theirs = cluster::connect(&slow).await.expect("connect");
@@ -38,7 +38,7 @@ async fn a_lookup_that_read_before_a_write_does_not_hide_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_writer_that_is_overtaken_does_not_hide_the_other() {
-    let Some(settings) = ready().await else { return };
+    let settings = ready().await;
     let (line, slow) = over_a_line(&settings).await;
     let ours = cluster::connect(&settings).await.expect("connect");
     let theirs = cluster::connect(&slow).await.expect("connect");
@@ -60,7 +60,7 @@ async fn a_writer_that_is_overtaken_does_not_hide_the_other() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_writer_that_is_overtaken_does_not_hide_a_device() {
-    let Some(settings) = ready().await else { return };
+    let settings = ready().await;
     let (line, slow) = over_a_line(&settings).await;
     let ours = cluster::connect(&settings).await.expect("connect");
     let theirs = cluster::connect(&slow).await.expect("connect");
@@ -87,7 +87,7 @@ async fn pings(stores: &Stores) -> [Result<(), StoreError>; 3] {
 }
 
 async fn outage(state: Link) {
-    let Some(settings) = ready().await else { return };
+    let settings = ready().await;
     let redis = Line::to(&settings.redis_url).await;
     let cassandra = Line::to(&settings.cassandra[0]).await;
     let elastic = Line::to(&settings.elasticsearch_url).await;
@@ -155,7 +155,7 @@ async fn stores_that_fall_silent_say_so_in_time_and_come_back_by_themselves() {
 /// nothing is granted, and no answer that comes late is taken for that to another question.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_redis_grants_nothing_and_says_nothing_wrong() {
-    let Some(settings) = ready().await else { return };
+    let settings = ready().await;
     let line = Line::to(&settings.redis_url).await;
     let timeout = Duration::from_millis(500);
     let slow = ClusterSettings { redis_url: format!("redis://{}", line.address), timeout, ..settings.clone() };

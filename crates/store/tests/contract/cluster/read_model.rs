@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn what_redis_has_lost_is_read_from_the_record_and_kept_again() {
-    let Some(settings) = ready().await else { return };
+    let settings = ready().await;
     let stores = cluster::connect(&settings).await.expect("connect");
     let (key, user) = ana("de");
     let (gone, other) = ana("fr");
@@ -27,7 +27,7 @@ async fn what_redis_has_lost_is_read_from_the_record_and_kept_again() {
 
 #[tokio::test]
 async fn a_lookup_that_fills_while_somebody_writes_hides_nothing() {
-    let Some(settings) = ready().await else { return };
+    let settings = ready().await;
     let ours = cluster::connect(&settings).await.expect("connect");
     let theirs = cluster::connect(&settings).await.expect("connect");
     for round in 0..50 {
@@ -42,7 +42,7 @@ async fn a_lookup_that_fills_while_somebody_writes_hides_nothing() {
 
 #[tokio::test]
 async fn a_write_that_got_no_further_than_the_record_is_finished_by_its_repetition() {
-    let Some(settings) = ready().await else { return };
+    let settings = ready().await;
     let stores = cluster::connect(&settings).await.expect("connect");
     let mut redis = redis(&settings).await;
     let (key, first) = ana("first");
@@ -66,7 +66,7 @@ async fn a_write_that_got_no_further_than_the_record_is_finished_by_its_repetiti
 
 #[tokio::test]
 async fn devices_are_there_again_after_redis_has_lost_them() {
-    let Some(settings) = ready().await else { return };
+    let settings = ready().await;
     let stores = cluster::connect(&settings).await.expect("connect");
     let mut redis = redis(&settings).await;
     let (key, user) = ana("");
@@ -100,7 +100,7 @@ async fn devices_are_there_again_after_redis_has_lost_them() {
 
 #[tokio::test]
 async fn a_device_that_got_no_further_than_the_record_is_finished_by_its_repetition() {
-    let Some(settings) = ready().await else { return };
+    let settings = ready().await;
     let stores = cluster::connect(&settings).await.expect("connect");
     let mut redis = redis(&settings).await;
     let (ana, user) = ana("");
@@ -135,7 +135,7 @@ async fn a_device_that_got_no_further_than_the_record_is_finished_by_its_repetit
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_read_model_is_built_again_after_a_flush() {
-    let Some(settings) = ready().await else { return };
+    let settings = ready().await;
     // a database of its own, because it is emptied
     let redis_url = format!("{}/9", settings.redis_url.trim_end_matches('/'));
     let settings = ClusterSettings { redis_url, ..settings };
@@ -178,7 +178,7 @@ async fn the_read_model_is_built_again_after_a_flush() {
 /// Row 35 of the catalogue (reliability.md, section 7): a lightweight transaction whose outcome is unknown.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_device_whose_write_was_not_answered_is_there_once_after_its_repetition() {
-    let Some(settings) = ready().await else { return };
+    let settings = ready().await;
     let (line, slow) = over_a_line(&settings).await;
     let slow = ClusterSettings { timeout: Duration::from_secs(2), ..slow };
     let stores = cluster::connect(&slow).await.expect("connect");
@@ -208,7 +208,7 @@ async fn a_device_whose_write_was_not_answered_is_there_once_after_its_repetitio
 /// Row 35, `applied = false`: the change is made again, on what the other has left.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_device_that_was_overtaken_is_put_beside_the_other() {
-    let Some(settings) = ready().await else { return };
+    let settings = ready().await;
     let (line, slow) = over_a_line(&settings).await;
     let ours = cluster::connect(&settings).await.expect("connect");
     let theirs = cluster::connect(&slow).await.expect("connect");
@@ -237,7 +237,7 @@ async fn a_device_that_was_overtaken_is_put_beside_the_other() {
 /// Deletion and put are called by two, at once or the deletion last; it is older, so the user is there, as they came.
 #[tokio::test]
 async fn a_deletion_that_arrives_late_takes_no_wish_along() {
-    let Some(settings) = ready().await else { return };
+    let settings = ready().await;
     let stores = cluster::connect(&settings).await.expect("connect");
     let (key, user) = ana("old");
     stores.users.put(&user, &change(1)).await.expect("put");

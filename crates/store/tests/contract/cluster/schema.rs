@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn what_cannot_be_reached_is_named_in_time_and_without_credentials() {
-    let Some(settings) = ready().await else { return };
+    let settings = ready().await;
     let settings = ClusterSettings { timeout: Duration::from_secs(2), ..settings };
     let port = closed();
     let redis = format!("redis://carillon:hunter2@127.0.0.1:{port}");
@@ -30,7 +30,7 @@ async fn what_cannot_be_reached_is_named_in_time_and_without_credentials() {
 
 #[tokio::test]
 async fn a_store_that_is_not_needed_may_be_away_and_is_named_when_it_is_asked() {
-    let Some(settings) = ready().await else { return };
+    let settings = ready().await;
     let settings = ClusterSettings { timeout: Duration::from_secs(2), ..settings };
     let away = format!("127.0.0.1:{}", closed());
     let without_index = ClusterSettings { elasticsearch_url: format!("http://{away}"), ..settings.clone() };
@@ -55,7 +55,7 @@ async fn a_store_that_is_not_needed_may_be_away_and_is_named_when_it_is_asked() 
 
 #[tokio::test]
 async fn a_missing_schema_is_refused_with_the_remedy_and_two_may_make_it_at_once() {
-    let Some(settings) = settings() else { return };
+    let settings = settings();
     let settings = fresh(&settings);
     let refused = || async { cluster::connect(&settings).await.err().expect("no schema").to_string() };
     assert!(refused().await.contains("run `carillon schema`"), "{}", refused().await);
@@ -81,7 +81,7 @@ async fn a_missing_schema_is_refused_with_the_remedy_and_two_may_make_it_at_once
 
 #[tokio::test]
 async fn what_the_version_before_has_written_is_read_and_found() {
-    let Some(settings) = settings() else { return };
+    let settings = settings();
     let settings = fresh(&settings);
     let session = cassandra(&settings).await;
     for cql in include_str!("../before.cql").split_terminator(';') {
